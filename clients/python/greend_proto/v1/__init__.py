@@ -1,0 +1,1 @@
+"""Generated from proto/greend/v1 by scripts/gen-proto."""

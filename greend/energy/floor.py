@@ -1,0 +1,82 @@
+"""The floor (power with nobody working) and the background (work nobody measures)."""
+
+from collections import deque
+from statistics import median
+
+from greend.model import NS_PER_S
+
+# The floor drifts by watts in minutes: about a minute's steps are its estimate.
+RECENT_FLOOR_NS = 60 * NS_PER_S
+RECENT_BACKGROUND_NS = 10 * NS_PER_S
+# Fewer say nothing: steps are not located exactly at first, and utilization lags
+# behind the power.
+FEWEST_FLOOR_STEPS = 3
+FEWEST_BACKGROUND_STEPS = 5
+
+
+class _RecentMedian:
+    """The median of what was seen lately, computed when asked for."""
+
+    def __init__(self, recent_ns: int, fewest: int, remembered: float | None = None) -> None:
+        self._recent_ns = recent_ns
+        self._fewest = fewest
+        self._seen: deque[tuple[int, float]] = deque()
+        self._median = remembered
+        self._stale = False
+
+    def add(self, now_ns: int, value: float) -> None:
+        self._seen.append((now_ns, value))
+        while self._seen[0][0] < now_ns - self._recent_ns:
+            self._seen.popleft()
+        self._stale = len(self._seen) >= self._fewest
+
+    @property
+    def value(self) -> float | None:
+        if self._stale:
+            self._median = median(value for _, value in self._seen)
+            self._stale = False
+        return self._median
+
+
+class FloorEstimator:
+    """Learns from steps in which no window was open.
+
+    One floor is kept without and one with a live compute context, as the context
+    alone draws tens of watts. `remembered_mw` are the last run's, by context state.
+    """
+
+    def __init__(self, remembered_mw: dict[bool, float] | None = None) -> None:
+        remembered = remembered_mw or {}
+        self._floors = {
+            state: _RecentMedian(RECENT_FLOOR_NS, FEWEST_FLOOR_STEPS, remembered.get(state))
+            for state in (False, True)
+        }
+        self._background = _RecentMedian(RECENT_BACKGROUND_NS, FEWEST_BACKGROUND_STEPS)
+        self.context_alive = False
+
+    def add_unoccupied(self, now_ns: int, power_mw: float, utilization_percent: int | None) -> None:
+        """Takes the mean power of a step that no window touched.
+
+        Without utilization, what exceeds a floor that is known counts as
+        background only if it exceeds it clearly; else the floor would never
+        follow its own drift.
+        """
+        floor = self._floors[self.context_alive]
+        busy = utilization_percent is not None and utilization_percent > 0
+        if utilization_percent is None and floor.value is not None:
+            busy = power_mw > 1.25 * floor.value
+        if not busy:
+            floor.add(now_ns, power_mw)
+            self._background.add(now_ns, 0.0)
+        elif floor.value is not None:
+            self._background.add(now_ns, max(0.0, power_mw - floor.value))
+
+    def floor_mw(self, *, context_alive: bool | None = None) -> float | None:
+        """The floor in the given context state (the present one if not given)."""
+        state = self.context_alive if context_alive is None else context_alive
+        return self._floors[state].value
+
+    @property
+    def background_mw(self) -> float:
+        """Power above the floor lately drawn while no window was open."""
+        return self._background.value or 0.0

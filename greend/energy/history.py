@@ -1,0 +1,111 @@
+"""Closed steps, kept for events that come late (DESIGN.md, rule 9).
+
+A late start can only claim what closed steps booked to idle or unattributed; a
+late stop gives back what its window got after it. Either way nobody else's
+figures change.
+"""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from greend.energy.shaping import LIMIT_MARGIN, mw_to_rate
+from greend.model import NS_PER_S, Flag, Source
+
+KEPT_NS = 600 * NS_PER_S
+
+
+@dataclass(slots=True)
+class ClosedStep:
+    """What a booked step still has for late windows.
+
+    `idle_times` are the times of which the floor was booked to idle;
+    `remainder_mj` was booked to unattributed (without the background, which is
+    somebody else's work). `*_per_weight` is what one unit of weight got.
+    """
+
+    start_ns: int
+    end_ns: int
+    minute_unix_s: int
+    floor: float
+    device: float
+    remainder_mj: float
+    power_limit_mw: int | None
+    sm_clock_mhz: float | None
+    idle_times: list[tuple[int, int]]
+    floor_per_weight: float
+    rest_per_weight: float
+    most_open: int
+    facts: frozenset[Flag | Source]
+
+
+@dataclass(slots=True)
+class Taken:
+    """What a late window took of one closed step."""
+
+    step: ClosedStep
+    start_ns: int
+    times: list[tuple[int, int]] = field(default_factory=list)
+    overlap_ns: int = 0
+    idle_mj: float = 0.0
+    rest_mj: float = 0.0
+
+
+class History:
+    """The closed steps of the last ten minutes."""
+
+    def __init__(self) -> None:
+        self._steps: deque[ClosedStep] = deque()
+
+    def append(self, step: ClosedStep) -> None:
+        """Keeps a step, and forgets those that are too old."""
+        self._steps.append(step)
+        while self._steps[0].end_ns < step.end_ns - KEPT_NS:
+            self._steps.popleft()
+
+    @property
+    def begin_ns(self) -> int | None:
+        """The earliest instant that a late event can reach."""
+        return self._steps[0].start_ns if self._steps else None
+
+    def overlapping(self, start_ns: int, stop_ns: int) -> Iterator[ClosedStep]:
+        """The steps that share time with an interval, in order."""
+        first = bisect_right(self._steps, start_ns, key=lambda step: step.end_ns)
+        for place in range(first, len(self._steps)):
+            if self._steps[place].start_ns >= stop_ns:
+                return
+            yield self._steps[place]
+
+    def take(self, start_ns: int, stop_ns: int) -> list[Taken]:
+        """Takes for a late window what is left in an interval."""
+        return [
+            _take_of(step, max(start_ns, step.start_ns), min(stop_ns, step.end_ns))
+            for step in self.overlapping(start_ns, stop_ns)
+        ]
+
+
+def _take_of(step: ClosedStep, start_ns: int, stop_ns: int) -> Taken:
+    taken = Taken(step, start_ns, overlap_ns=stop_ns - start_ns)
+    left: list[tuple[int, int]] = []
+    for begin_ns, end_ns in step.idle_times:
+        low_ns, high_ns = max(begin_ns, start_ns), min(end_ns, stop_ns)
+        if low_ns >= high_ns:
+            left.append((begin_ns, end_ns))
+            continue
+        taken.times.append((low_ns, high_ns))
+        left += [piece for piece in ((begin_ns, low_ns), (high_ns, end_ns)) if piece[0] < piece[1]]
+    step.idle_times = left
+    taken.idle_mj = step.floor * sum(high_ns - low_ns for low_ns, high_ns in taken.times)
+    taken.rest_mj = step.remainder_mj
+    if step.power_limit_mw is not None:
+        highest = mw_to_rate(step.power_limit_mw) * LIMIT_MARGIN - step.floor
+        taken.rest_mj = min(taken.rest_mj, max(highest, 0.0) * taken.overlap_ns)
+    step.remainder_mj -= taken.rest_mj
+    return taken
+
+
+def put_back(taken: Taken) -> None:
+    """Undoes a `take` of one step."""
+    taken.step.idle_times += taken.times
+    taken.step.remainder_mj += taken.rest_mj

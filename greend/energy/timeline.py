@@ -1,0 +1,179 @@
+"""A device's measured energy by step, from samples as they come."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from greend.energy.edges import EdgeLocator, Interval
+from greend.model import NS_PER_MS, NS_PER_S, Sample, Source
+
+SILENCE_NS = 5 * NS_PER_S
+USUAL_PERIOD_NS = 100 * NS_PER_MS
+# More than any board draws: what exceeds it is no measurement.
+ABSURD_POWER_MW = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The energy between two advances of a device's counter.
+
+    `energy_mj` is None when it is not known (yet): a silent or reset sensor.
+    `placed` is False when it is known but nobody knows when in the step it was
+    used. `unknown_ns` is time whose energy will never be known.
+    `utilization_percent` is the highest seen in the step, `sm_clock_mhz` the mean.
+    """
+
+    start_ns: int
+    end_ns: int
+    energy_mj: int | None
+    source: Source = Source.ENERGY_COUNTER
+    placed: bool = True
+    reset: bool = False
+    unknown_ns: int = 0
+    utilization_percent: int | None = None
+    sm_clock_mhz: float | None = None
+    power_limit_mw: int | None = None
+
+    @property
+    def duration_ns(self) -> int:
+        """Its length."""
+        return self.end_ns - self.start_ns
+
+
+@dataclass(slots=True)
+class _Edge:
+    """An advance of the counter: up to here this much energy was used."""
+
+    seen: Interval
+    energy_mj: int
+    reset: bool = False
+    utilization_percent: int | None = None
+    clock_sum_mhz: int = 0
+    clock_count: int = 0
+    power_limit_mw: int | None = None
+
+
+class Timeline:
+    """Makes steps out of samples: by the counter, or else by integrating power.
+
+    Samples come in order of time. A step is given out once, by `close`, when its
+    end has been seen and the lateness allowance is over.
+    """
+
+    def __init__(self, *, has_counter: bool) -> None:
+        self._source = Source.ENERGY_COUNTER if has_counter else Source.POWER
+        self._locator = EdgeLocator()
+        self._edges: deque[_Edge] = deque()
+        self._last: Sample | None = None
+        self._changed_ns = 0
+        self._silent = False
+        self._integrated_pj = 0
+        self._pending = _Edge(Interval(0, 0), 0)
+        # The first sample; the end of the last step given out.
+        self.begin_ns: int | None = None
+        self.closed_until_ns: int | None = None
+
+    def add(self, sample: Sample) -> None:
+        """Takes a sample; one without energy (or power) says only how busy the device was."""
+        self._note_activity(sample)
+        energy_mj = self._total_mj(sample)
+        if energy_mj is None:
+            return
+        now = sample.monotonic_ns
+        if self._last is None:
+            self._begin(now, energy_mj)
+        elif self._source is Source.POWER:
+            self._append(Interval(now, now), energy_mj)
+        else:
+            before = self._edges[-1].energy_mj
+            absurd_mj = (now - self._last.monotonic_ns + NS_PER_S) * ABSURD_POWER_MW // NS_PER_S
+            seen = Interval(
+                max(self._last.monotonic_ns, now - self._locator.period.high),
+                now,
+            )
+            if energy_mj == before:
+                self._locator.unchanged(now - self._changed_ns)
+            elif 0 < energy_mj - before <= absurd_mj:
+                self._locator.advanced(seen)
+                self._append(seen, energy_mj)
+            else:
+                self._append(seen, energy_mj, reset=True)
+        self._last = sample
+
+    def close(self, now_ns: int, lateness_ns: int) -> Iterator[Step]:
+        """Steps whose end the sensor has passed and whose allowance is over."""
+        while len(self._edges) >= 2:
+            edge = self._edges[1]
+            if edge.seen.high + lateness_ns > now_ns:
+                return
+            yield self._close_edge(edge)
+        yield from self._close_silence(now_ns, lateness_ns)
+
+    def _close_edge(self, edge: _Edge) -> Step:
+        before = self._edges.popleft()
+        start_ns = self.closed_until_ns
+        if start_ns is None:
+            start_ns = round(self._locator.locate(before.seen).middle)
+        end_ns = max(round(self._locator.locate(edge.seen).middle), start_ns + 1)
+        self.closed_until_ns = end_ns
+        silent, self._silent = self._silent, False
+        unknown = edge.reset
+        return Step(
+            start_ns=start_ns,
+            end_ns=end_ns,
+            energy_mj=None if unknown else edge.energy_mj - before.energy_mj,
+            source=self._source,
+            placed=not silent and not unknown,
+            reset=edge.reset,
+            unknown_ns=end_ns - round(before.seen.middle) if unknown else 0,
+            utilization_percent=edge.utilization_percent,
+            sm_clock_mhz=edge.clock_sum_mhz / edge.clock_count if edge.clock_count else None,
+            power_limit_mw=edge.power_limit_mw,
+        )
+
+    def _close_silence(self, now_ns: int, lateness_ns: int) -> Iterator[Step]:
+        """Nothing waits for ever: what a silent sensor counted meanwhile comes as a gap later."""
+        if not self._edges or now_ns - self._changed_ns < SILENCE_NS:
+            return
+        start_ns = self._changed_ns if self.closed_until_ns is None else self.closed_until_ns
+        end_ns = now_ns - lateness_ns
+        if end_ns > start_ns:
+            self.closed_until_ns = end_ns
+            self._silent = True
+            yield Step(start_ns, end_ns, None, self._source, placed=False)
+
+    def _begin(self, now_ns: int, energy_mj: int) -> None:
+        self.begin_ns = self._changed_ns = now_ns
+        # What the counter shows at first it has shown since its last step.
+        early_ns = USUAL_PERIOD_NS if self._source is Source.ENERGY_COUNTER else 0
+        self._append(Interval(now_ns - early_ns, now_ns), energy_mj)
+
+    def _append(self, seen: Interval, energy_mj: int, *, reset: bool = False) -> None:
+        edge, self._pending = self._pending, _Edge(Interval(0, 0), 0)
+        edge.seen, edge.energy_mj, edge.reset = seen, energy_mj, reset
+        self._edges.append(edge)
+        self._changed_ns = round(seen.high)
+
+    def _note_activity(self, sample: Sample) -> None:
+        edge = self._pending
+        if sample.gpu_utilization_percent is not None:
+            edge.utilization_percent = max(
+                edge.utilization_percent or 0, sample.gpu_utilization_percent
+            )
+        if sample.sm_clock_mhz is not None:
+            edge.clock_sum_mhz += sample.sm_clock_mhz
+            edge.clock_count += 1
+        if sample.power_limit_mw is not None:
+            edge.power_limit_mw = sample.power_limit_mw
+
+    def _total_mj(self, sample: Sample) -> int | None:
+        if self._source is Source.ENERGY_COUNTER:
+            return sample.energy_mj
+        if sample.power_mw is None:
+            return None
+        if self._last is not None:
+            assert self._last.power_mw is not None
+            elapsed_ns = sample.monotonic_ns - self._last.monotonic_ns
+            # Trapezoid; in mW x ns = pJ, so nothing is rounded away from step to step.
+            self._integrated_pj += (sample.power_mw + self._last.power_mw) * elapsed_ns // 2
+        return self._integrated_pj // 1_000_000_000

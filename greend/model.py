@@ -1,0 +1,196 @@
+"""Domain values: frozen, in the device's own integer units (mJ, mW, ns).
+
+Instants are CLOCK_MONOTONIC nanoseconds unless a name says `unix`. An unknown
+is None, never 0. A device is named by its UUID.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
+
+
+class Source(StrEnum):
+    """What an energy figure rests on."""
+
+    ENERGY_COUNTER = "energy_counter"
+    POWER = "power"
+    MIXED = "mixed"
+
+
+class Flag(StrEnum):
+    """What to know of a window's figures (DESIGN.md, rule 10)."""
+
+    SHORT = "short"
+    GAP = "gap"
+    COUNTER_RESET = "counter_reset"
+    LATE = "late"
+    RECOVERED = "recovered"
+    ABANDONED = "abandoned"
+    PARTIAL = "partial"
+    FLOOR_UNKNOWN = "floor_unknown"
+    SHARED_WITH_UNTRACKED = "shared_with_untracked"
+    POWER_INTEGRATED = "power_integrated"
+    SIMULATED = "simulated"
+
+
+class WindowState(StrEnum):
+    """Where a window is in its life."""
+
+    OPEN = "open"
+    STOPPED = "stopped"
+    FINAL = "final"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a device can tell and do; probed once."""
+
+    energy_counter: bool
+    power: bool
+    utilization: bool
+    clocks: bool
+    field_values: bool
+    energy_scope: str = "gpu"
+    mig: bool = False
+    clock_limits: bool = False
+    power_limit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits in force, and the ranges in which limits can be set."""
+
+    power_limit_mw: int | None = None
+    min_power_limit_mw: int | None = None
+    max_power_limit_mw: int | None = None
+    min_sm_clock_mhz: int | None = None
+    max_sm_clock_mhz: int | None = None
+    min_memory_clock_mhz: int | None = None
+    max_memory_clock_mhz: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """A device as found when it was opened."""
+
+    uuid: str
+    index: int
+    name: str
+    capabilities: Capabilities
+    limits: Limits
+    simulated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One reading of a device at one instant.
+
+    `monotonic_ns` is the middle of the driver call that read the energy (or,
+    without a counter, the power).
+    """
+
+    device: str
+    monotonic_ns: int
+    energy_mj: int | None = None
+    power_mw: int | None = None
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    gpu_utilization_percent: int | None = None
+    memory_utilization_percent: int | None = None
+    temperature_c: int | None = None
+    clock_event_reasons: int | None = None
+    power_limit_mw: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a request did."""
+
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    first_token_unix_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one device gave to one window, in mJ; without its descendants' part.
+
+    `idle_mj` and `active_mj` sum to the window's own energy. `floor_known` is
+    False when no floor was known: then the split is meaningless and only the
+    sum is told. `clock_mhz_ns` is the integral of the SM clock over
+    `clock_ns`, the time in which it was known.
+    """
+
+    idle_mj: float
+    active_mj: float
+    device_mj: float
+    floor_known: bool = True
+    clock_mhz_ns: float = 0.0
+    clock_ns: float = 0.0
+    source: Source | None = None
+    flags: frozenset[Flag] = frozenset()
+
+    @property
+    def own_mj(self) -> float:
+        """The window's own energy on the device."""
+        return self.idle_mj + self.active_mj
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A tagged interval on one or more devices, as kept; instants are Unix ns.
+
+    `shares` holds what is known so far, by device; it is complete when the
+    state is FINAL.
+    """
+
+    window_id: str
+    request_id: str
+    tags: Mapping[str, str]
+    devices: tuple[str, ...]
+    start_unix_ns: int
+    weight: float = 1.0
+    parent_id: str = ""
+    # SHA-256 of the session's secret; empty without one.
+    token_digest: bytes = b""
+    stop_unix_ns: int | None = None
+    state: WindowState = WindowState.OPEN
+    usage: Usage = field(default_factory=Usage)
+    shares: Mapping[str, Share] = field(default_factory=dict)
+    flags: frozenset[Flag] = frozenset()
+    # What its descendants got on all their devices, in mJ.
+    descendants_idle_mj: float = 0.0
+    descendants_active_mj: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """Joules of one device and minute, in mJ; added to what is already kept.
+
+    windows + idle + unattributed + gap = measured (DESIGN.md, rule 1).
+    `measured_mj` is taken from the sensor, the others from shaping.
+    """
+
+    device: str
+    minute_unix_s: int
+    measured_mj: float = 0.0
+    windows_mj: float = 0.0
+    idle_mj: float = 0.0
+    unattributed_mj: float = 0.0
+    gap_mj: float = 0.0
+    unknown_ns: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRecord:
+    """What is remembered of a device from run to run."""
+
+    uuid: str
+    name: str
+    last_seen_unix_ns: int
+    floor_mw: float | None = None
+    context_floor_mw: float | None = None

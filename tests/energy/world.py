@@ -1,0 +1,117 @@
+"""A device with a known truth, and a ledger that reads it as the daemon would."""
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from greend.energy.ledger import DeviceLedger
+from greend.model import NS_PER_MS, NS_PER_S, Booking, Sample, Share
+
+LATENESS_NS = 250 * NS_PER_MS
+FLOOR_W = 60.0
+BUSY_W = 300.0
+
+
+@dataclass(frozen=True)
+class Span:
+    """A window: told at `told_ns` what happened at `start_ns` and `stop_ns`."""
+
+    name: str
+    start_ns: int
+    stop_ns: int
+    weight: float = 1.0
+    start_told_ns: int | None = None
+    stop_told_ns: int | None = None
+    parent: str = ""
+
+
+@dataclass
+class Device:
+    """Draws FLOOR_W, and BUSY_W while somebody works."""
+
+    work: Sequence[tuple[int, int]]
+    floor_w: float = FLOOR_W
+    busy_w: float = BUSY_W
+    period_ns: int = 100 * NS_PER_MS
+    phase_ns: int = 0
+    utilization: bool = True
+    _merged: list[tuple[int, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for begin, end in sorted(self.work):
+            if self._merged and begin <= self._merged[-1][1]:
+                self._merged[-1] = (self._merged[-1][0], max(end, self._merged[-1][1]))
+            else:
+                self._merged.append((begin, end))
+
+    def energy_mj(self, until_ns: int) -> float:
+        busy_ns = sum(min(end, until_ns) - begin for begin, end in self._merged if begin < until_ns)
+        return (self.floor_w * until_ns + (self.busy_w - self.floor_w) * busy_ns) / 1e6
+
+    def sample(self, now_ns: int) -> Sample:
+        edge = (now_ns - self.phase_ns) // self.period_ns * self.period_ns + self.phase_ns
+        busy = any(
+            begin - self.period_ns <= now_ns <= end + self.period_ns for begin, end in self._merged
+        )
+        return Sample(
+            "GPU-0",
+            now_ns,
+            energy_mj=int(self.energy_mj(edge)),
+            sm_clock_mhz=1410,
+            gpu_utilization_percent=(90 if busy else 0) if self.utilization else None,
+            power_limit_mw=400_000,
+        )
+
+
+@dataclass
+class Outcome:
+    shares: dict[str, Share]
+    bookings: list[Booking]
+    ledger: DeviceLedger
+    first_mj: int
+    last_mj: int
+
+    def total(self, name: str) -> float:
+        return float(sum(getattr(booking, name) for booking in self.bookings))
+
+
+def run(
+    device: Device,
+    spans: Iterable[Span],
+    *,
+    until_ns: int,
+    lateness_ns: int = LATENESS_NS,
+    interval_ns: int = 40 * NS_PER_MS,
+    seed: int = 0,
+) -> Outcome:
+    """Polls the device at varied intervals; tells events when they are due."""
+    rng = random.Random(seed)
+    told = []
+    for span in spans:
+        told.append((span.start_told_ns or span.start_ns, 0, span))
+        told.append((span.stop_told_ns or span.stop_ns, 1, span))
+    told.sort(key=lambda item: item[:2])
+    ledger = DeviceLedger("GPU-0", has_counter=True)
+    shares: dict[str, Share] = {}
+    bookings: list[Booking] = []
+    now = 0
+    first = last = None
+    while now < until_ns:
+        now += int(interval_ns * rng.uniform(0.7, 1.3))
+        while told and told[0][0] <= now:
+            _, kind, span = told.pop(0)
+            if kind == 0:
+                ledger.start(span.name, span.start_ns, span.weight, span.parent)
+            else:
+                ledger.stop(span.name, span.stop_ns)
+        sample = device.sample(now)
+        first = sample.energy_mj if first is None else first
+        last = sample.energy_mj
+        ledger.add(sample)
+        for settled in ledger.close(now, lateness_ns, wall_offset_ns=1_700_000_000 * NS_PER_S):
+            assert settled.window_id not in shares, "what is final never changes"
+            shares[settled.window_id] = settled.share
+        bookings += ledger.take_bookings()
+    assert first is not None
+    assert last is not None
+    return Outcome(shares, bookings, ledger, first, last)

@@ -1,0 +1,1 @@
+"""Devices: what the daemon reads energy from."""

@@ -1,0 +1,59 @@
+"""Opening the database: pragmas, migrations."""
+
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, event
+
+from greend.errors import Unavailable
+
+DATABASE_NAME = "greend.db"
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def open_engine(path: Path, *, read_only: bool = False) -> Engine:
+    """An engine on the database at `path`, in WAL mode.
+
+    Transactions are begun explicitly: left alone, pysqlite would not roll back
+    changes of the schema.
+    """
+    url = f"sqlite+pysqlite:///file:{path}?uri=true" + ("&mode=ro" if read_only else "")
+    engine = create_engine(url, connect_args={"isolation_level": None, "timeout": 5.0})
+
+    @event.listens_for(engine, "connect")
+    def set_pragmas(connection: Any, _record: Any) -> None:
+        if not read_only:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA busy_timeout=5000")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def migrate(engine: Engine) -> None:
+    """Brings the database to this version's schema, in one transaction.
+
+    Raises Unavailable if it was written by a newer version.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    scripts = ScriptDirectory.from_config(config)
+    with engine.begin() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+        known = {script.revision for script in scripts.walk_revisions()}
+        if current is not None and current not in known:
+            raise Unavailable(
+                f"the database {engine.url.database} was written by a newer greend"
+                f" (schema {current}); install that version, or choose another --state-dir"
+            )
+        if current != scripts.get_current_head():
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")

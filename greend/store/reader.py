@@ -1,0 +1,116 @@
+"""Reading what is kept. Called from threads, never from the event loop."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Engine, Select, func, or_, select, tuple_
+from sqlalchemy import exists as sql_exists
+
+from greend.model import Booking, DeviceRecord, Window, WindowState
+from greend.store.records import row_to_device, row_to_window
+from greend.store.schema import DeviceRow, MinuteRow, WindowRow
+
+Key = tuple[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowQuery:
+    """Which windows are meant; all conditions hold together. Empty: any."""
+
+    since_unix_ns: int | None = None
+    until_unix_ns: int | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    request_id: str | None = None
+    devices: Sequence[str] = ()
+    states: Sequence[str] = ()
+
+
+class StoreReader:
+    """Windows, the ledger's minutes and devices, as committed."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def window(self, window_id: str) -> Window | None:
+        """One window, or None."""
+        query = select(WindowRow.__table__).where(WindowRow.window_id == window_id)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        return None if row is None else row_to_window(dict(row))
+
+    def windows(self, query: WindowQuery, *, limit: int, after: Key | None = None) -> list[Window]:
+        """Windows, newest start first; `after` is the (start, id) of the last one had."""
+        statement = _where(select(WindowRow.__table__), query)
+        if after is not None:
+            statement = statement.where(
+                tuple_(WindowRow.start_unix_ns, WindowRow.window_id) < tuple_(*after)
+            )
+        statement = statement.order_by(
+            WindowRow.start_unix_ns.desc(), WindowRow.window_id.desc()
+        ).limit(limit)
+        with self._engine.connect() as connection:
+            return [row_to_window(dict(row)) for row in connection.execute(statement).mappings()]
+
+    def unfinished(self) -> list[Window]:
+        """Windows that a former run left open or stopped."""
+        statement = select(WindowRow.__table__).where(WindowRow.state != WindowState.FINAL)
+        with self._engine.connect() as connection:
+            return [row_to_window(dict(row)) for row in connection.execute(statement).mappings()]
+
+    def ledger(
+        self, devices: Sequence[str], since_unix_s: int | None, until_unix_s: int | None
+    ) -> list[tuple[Booking, int]]:
+        """The sum of each device's minutes, and the last of these minutes.
+
+        `minute_unix_s` of the booking is the first minute; devices without any are left out.
+        """
+        amounts = [
+            func.total(getattr(MinuteRow, name)) for name in Booking.__slots__ if name not in _KEY
+        ]
+        statement = select(
+            MinuteRow.device,
+            func.min(MinuteRow.minute_unix_s),
+            *amounts,
+            func.max(MinuteRow.minute_unix_s),
+        ).group_by(MinuteRow.device)
+        if devices:
+            statement = statement.where(MinuteRow.device.in_(devices))
+        if since_unix_s is not None:
+            statement = statement.where(MinuteRow.minute_unix_s >= since_unix_s)
+        if until_unix_s is not None:
+            statement = statement.where(MinuteRow.minute_unix_s < until_unix_s)
+        with self._engine.connect() as connection:
+            return [(Booking(*row[:-1]), row[-1]) for row in connection.execute(statement)]
+
+    def devices(self) -> list[DeviceRecord]:
+        """Every device ever seen."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(DeviceRow.__table__)).mappings()
+            return [row_to_device(dict(row)) for row in rows]
+
+
+_KEY = ("device", "minute_unix_s")
+
+
+def _where(statement: Select[tuple[object, ...]], query: WindowQuery) -> Select[tuple[object, ...]]:
+    if query.since_unix_ns is not None:
+        statement = statement.where(
+            or_(
+                WindowRow.stop_unix_ns >= query.since_unix_ns,
+                WindowRow.stop_unix_ns.is_(None),
+            )
+        )
+    if query.until_unix_ns is not None:
+        statement = statement.where(WindowRow.start_unix_ns < query.until_unix_ns)
+    for key, value in query.tags.items():
+        statement = statement.where(func.json_extract(WindowRow.tags, f'$."{key}"') == value)
+    if query.request_id is not None:
+        statement = statement.where(WindowRow.request_id == query.request_id)
+    if query.devices:
+        device = func.json_each(WindowRow.devices).table_valued("value")
+        statement = statement.where(
+            sql_exists(select(device.c.value).where(device.c.value.in_(query.devices)))
+        )
+    if query.states:
+        statement = statement.where(WindowRow.state.in_(query.states))
+    return statement

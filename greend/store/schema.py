@@ -1,0 +1,73 @@
+"""The tables. Energies in mJ, instants in Unix ns."""
+
+from typing import Any
+
+from sqlalchemy import JSON, Index, LargeBinary, MetaData
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """Names constraints, so that migrations can find them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
+
+
+class WindowRow(Base):
+    """One window. `shares` holds by device what `greend.model.Share` holds."""
+
+    __tablename__ = "windows"
+    __table_args__ = (Index("ix_windows_start", "start_unix_ns", "window_id"),)
+
+    window_id: Mapped[str] = mapped_column(primary_key=True)
+    request_id: Mapped[str] = mapped_column(index=True)
+    tags: Mapped[dict[str, Any]]
+    devices: Mapped[list[Any]]
+    start_unix_ns: Mapped[int]
+    stop_unix_ns: Mapped[int | None]
+    state: Mapped[str] = mapped_column(index=True)
+    weight: Mapped[float]
+    parent_id: Mapped[str]
+    # SHA-256 of the session's secret; empty without one.
+    token_digest: Mapped[bytes] = mapped_column(LargeBinary)
+    prompt_tokens: Mapped[int | None]
+    cached_tokens: Mapped[int | None]
+    output_tokens: Mapped[int | None]
+    first_token_unix_ns: Mapped[int | None]
+    own_mj: Mapped[float | None]
+    descendants_idle_mj: Mapped[float]
+    descendants_active_mj: Mapped[float]
+    shares: Mapped[dict[str, Any]]
+    flags: Mapped[list[Any]]
+
+
+class MinuteRow(Base):
+    """One device and minute of the ledger: windows + idle + unattributed + gap = measured."""
+
+    __tablename__ = "minutes"
+
+    device: Mapped[str] = mapped_column(primary_key=True)
+    minute_unix_s: Mapped[int] = mapped_column(primary_key=True)
+    measured_mj: Mapped[float]
+    windows_mj: Mapped[float]
+    idle_mj: Mapped[float]
+    unattributed_mj: Mapped[float]
+    gap_mj: Mapped[float]
+    unknown_ns: Mapped[float]
+
+
+class DeviceRow(Base):
+    """Every device ever seen."""
+
+    __tablename__ = "devices"
+
+    uuid: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    last_seen_unix_ns: Mapped[int]
+    floor_mw: Mapped[float | None]
+    context_floor_mw: Mapped[float | None]

@@ -1,0 +1,1 @@
+"""Windows and samples on one side, joules on the other."""

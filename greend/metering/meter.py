@@ -1,0 +1,179 @@
+"""The meter: takes samples, keeps each device's ledger, sets the pace of sampling.
+
+All state belongs to the event loop; device threads hand their readings over to it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from greend.energy.ledger import DeviceLedger, Settled
+from greend.metering.clock import Clock
+from greend.metering.registry import DeviceRegistry, MeteredDevice
+from greend.metering.saver import Saver
+from greend.model import NS_PER_MS, NS_PER_S, DeviceInfo, DeviceRecord, Sample, Window
+
+log = logging.getLogger(__name__)
+
+# The ledger is written this often; when nobody asks for anything, less often.
+FLUSH_NS = NS_PER_S
+IDLE_FLUSH_NS = 10 * NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class MeterSettings:
+    """How the meter measures (DESIGN.md, rules 9 and 12).
+
+    A device that was just found is looked at more often for as long as a fast spell
+    lasts: where its counter's steps lie is learnt once, and everything rests on it.
+    """
+
+    first_interval_ns: int = 10 * NS_PER_MS
+    fast_interval_ns: int = 40 * NS_PER_MS
+    slow_interval_ns: int = NS_PER_S
+    fast_after_ns: int = 2 * NS_PER_S
+    lateness_ns: int = 250 * NS_PER_MS
+
+
+class Pace(Protocol):
+    """Sets how often a device is sampled."""
+
+    def set_interval(self, uuid: str, interval_ns: int) -> None:
+        """The mean time between samples."""
+
+
+class WindowSink(Protocol):
+    """Who learns what became of windows."""
+
+    def settled(self, device: MeteredDevice, shares: Iterable[Settled]) -> list[Window]:
+        """Shares of a device that are final; returns windows that are final by that."""
+
+    def device_lost(self, uuid: str) -> None:
+        """A device does not answer any more."""
+
+
+class Meter:
+    """Measures devices. Every method runs on the event loop."""
+
+    def __init__(
+        self,
+        settings: MeterSettings,
+        pace: Pace,
+        saver: Saver,
+        windows: WindowSink,
+        registry: DeviceRegistry,
+        *,
+        remembered: Iterable[DeviceRecord] = (),
+        clock: Clock,
+    ) -> None:
+        self.settings = settings
+        self.registry = registry
+        self._pace = pace
+        self._saver = saver
+        self._windows = windows
+        self._remembered = {record.uuid: record for record in remembered}
+        self._clock = clock
+        self._flushed_ns = clock.monotonic_ns()
+
+    def found(self, info: DeviceInfo) -> None:
+        """A device answers (again)."""
+        self.registry.driver_error = None
+        device = self.registry.devices.get(info.uuid)
+        if device is None:
+            ledger = DeviceLedger(
+                info.uuid,
+                has_counter=info.capabilities.energy_counter,
+                remembered_floor_mw=_floors(self._remembered.get(info.uuid)),
+            )
+            device = MeteredDevice(info, ledger, self._clock.unix_ns)
+            self.registry.devices[info.uuid] = device
+            log.info("found %s (%s)", info.uuid, info.name)
+        else:
+            device.info = info
+            device.lost_reason = None
+            device.since_unix_ns = self._clock.unix_ns
+            log.info("%s is back", info.uuid)
+        device.found_ns = self._clock.monotonic_ns()
+        device.fast_until_ns = device.found_ns + self.settings.fast_after_ns
+        device.interval_ns = 0
+        self.set_pace(device)
+        self._saver.save([device.record(self._clock.unix_ns)])
+
+    def driver_failed(self, reason: str) -> None:
+        """There is no driver."""
+        if reason != self.registry.driver_error:
+            log.warning("no GPU yet, trying again: %s", reason)
+        self.registry.driver_error = reason
+
+    def lost(self, uuid: str, reason: str) -> None:
+        """A device does not answer any more."""
+        device = self.registry.devices[uuid]
+        device.lost_reason = reason
+        device.since_unix_ns = self._clock.unix_ns
+        self._windows.device_lost(uuid)
+        log.error("lost %s: %s", uuid, reason)
+
+    def sampled(self, sample: Sample) -> None:
+        """A reading has come."""
+        device = self.registry.devices[sample.device]
+        device.latest = sample
+        device.ledger.add(sample)
+        self._close(device)
+        self.set_pace(device)
+
+    def context_seen(self, uuid: str, alive: bool) -> None:
+        """Whether a compute context lives on a device."""
+        self.registry.devices[uuid].ledger.floor.context_alive = alive
+
+    def tick(self) -> None:
+        """Once a second: closes what waits for silent devices, writes the ledger."""
+        for device in self.registry.devices.values():
+            self._close(device)
+        busy = any(device.ledger.busy for device in self.registry.devices.values())
+        if self._clock.monotonic_ns() - self._flushed_ns >= (FLUSH_NS if busy else IDLE_FLUSH_NS):
+            self.flush()
+
+    def flush(self) -> "asyncio.Future[bool]":
+        """Writes what was booked; the future is done when it is committed."""
+        self._flushed_ns = self._clock.monotonic_ns()
+        for device in self.registry.devices.values():
+            self._saver.add((), device.ledger.take_bookings())
+        now_unix_ns = self._clock.unix_ns
+        return self._saver.save(
+            [device.record(now_unix_ns) for device in self.registry.devices.values()]
+        )
+
+    def set_pace(self, device: MeteredDevice) -> None:
+        """Fast while a window is not final, and a while after (DESIGN.md, rule 12)."""
+        now_ns = self._clock.monotonic_ns()
+        settings = self.settings
+        if device.ledger.busy:
+            device.fast_until_ns = now_ns + settings.fast_after_ns
+        if now_ns < device.found_ns + settings.fast_after_ns:
+            interval_ns = min(settings.first_interval_ns, settings.fast_interval_ns)
+        elif now_ns < device.fast_until_ns:
+            interval_ns = settings.fast_interval_ns
+        else:
+            interval_ns = settings.slow_interval_ns
+        if interval_ns != device.interval_ns:
+            device.interval_ns = interval_ns
+            self._pace.set_interval(device.info.uuid, interval_ns)
+
+    def _close(self, device: MeteredDevice) -> None:
+        settled = device.ledger.close(
+            self._clock.monotonic_ns(), self.settings.lateness_ns, self._clock.offset_ns
+        )
+        finals = self._windows.settled(device, settled)
+        if finals:
+            # With their minutes, so that windows and ledger agree in every commit.
+            self._saver.add(finals, device.ledger.take_bookings())
+            self._saver.save()
+
+
+def _floors(record: DeviceRecord | None) -> dict[bool, float]:
+    if record is None:
+        return {}
+    floors = {False: record.floor_mw, True: record.context_floor_mw}
+    return {context: floor for context, floor in floors.items() if floor is not None}

@@ -1,0 +1,111 @@
+"""What is asked of the past."""
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from greend.errors import InvalidArgument
+from greend.metering.registry import DeviceRegistry
+from greend.model import NS_PER_S, Window, WindowState
+from greend.store.reader import Key, StoreReader, WindowQuery
+
+USUAL_PAGE, LARGEST_PAGE = 100, 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """A device's account of whole minutes, in mJ and ns; instants are Unix ns."""
+
+    device: str
+    start_unix_ns: int
+    stop_unix_ns: int
+    measured_mj: float
+    windows_mj: float
+    idle_mj: float
+    unattributed_mj: float
+    gap_mj: float
+    unknown_ns: float
+
+
+class Query:
+    """History, read from the store in threads."""
+
+    def __init__(
+        self,
+        reader: StoreReader,
+        registry: DeviceRegistry,
+        current: Callable[[Window], Window],
+        flush: Callable[[], Awaitable[bool]],
+    ) -> None:
+        self._reader = reader
+        self._registry = registry
+        self._current = current
+        self._flush = flush
+
+    async def windows(
+        self, query: WindowQuery, page_size: int, page_token: str
+    ) -> tuple[list[Window], str]:
+        """A page of windows, newest start first, and the token of the next page."""
+        size = page_size or USUAL_PAGE
+        if not 1 <= size <= LARGEST_PAGE:
+            raise InvalidArgument(f"page_size: {size} is not between 1 and {LARGEST_PAGE}")
+        states = [str(state) for state in WindowState]
+        for state in query.states:
+            if state not in states:
+                raise InvalidArgument(f"states: {state!r} is none of {', '.join(states)}")
+        after = _from_token(page_token) if page_token else None
+        found = await asyncio.to_thread(self._reader.windows, query, limit=size + 1, after=after)
+        page = found[:size]
+        token = ""
+        if len(found) > size:
+            token = _to_token((page[-1].start_unix_ns, page[-1].window_id))
+        return [self._current(window) for window in page], token
+
+    async def ledger(
+        self, devices: Sequence[str], since_unix_ns: int | None, until_unix_ns: int | None
+    ) -> list[LedgerRow]:
+        """The account of the whole minutes that touch an interval, device by device."""
+        if (
+            since_unix_ns is not None
+            and until_unix_ns is not None
+            and until_unix_ns < since_unix_ns
+        ):
+            raise InvalidArgument("until_unix_ns: before since_unix_ns")
+        # A device of a former run has history, too, but no place in the registry.
+        known = {record.uuid for record in await asyncio.to_thread(self._reader.devices)}
+        for uuid in devices:
+            if uuid not in known:
+                self._registry.find(uuid)
+        await self._flush()
+        since_s = None if since_unix_ns is None else since_unix_ns // NS_PER_S // 60 * 60
+        until_s = None if until_unix_ns is None else -(-until_unix_ns // NS_PER_S)
+        rows = await asyncio.to_thread(self._reader.ledger, devices, since_s, until_s)
+        return [
+            LedgerRow(
+                first.device,
+                first.minute_unix_s * NS_PER_S,
+                (last_minute_s + 60) * NS_PER_S,
+                first.measured_mj,
+                first.windows_mj,
+                first.idle_mj,
+                first.unattributed_mj,
+                first.gap_mj,
+                first.unknown_ns,
+            )
+            for first, last_minute_s in rows
+        ]
+
+
+def _to_token(key: Key) -> str:
+    return base64.urlsafe_b64encode(json.dumps(key).encode()).decode()
+
+
+def _from_token(token: str) -> Key:
+    try:
+        start_unix_ns, window_id = json.loads(base64.urlsafe_b64decode(token))
+        return int(start_unix_ns), str(window_id)
+    except (binascii.Error, ValueError, TypeError):
+        raise InvalidArgument("page_token: not one that this daemon gave") from None

@@ -1,0 +1,78 @@
+"""Devices as the meter knows them: their ledger, their health, their pace."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from greend.energy.ledger import DeviceLedger
+from greend.errors import NotFound, Unavailable
+from greend.model import NS_PER_S, DeviceInfo, DeviceRecord, Sample
+
+HUNG_NS = 5 * NS_PER_S
+
+
+@dataclass(slots=True)
+class MeteredDevice:
+    """One device. Owned by the event loop."""
+
+    info: DeviceInfo
+    ledger: DeviceLedger
+    since_unix_ns: int
+    latest: Sample | None = None
+    lost_reason: str | None = None
+    fast_until_ns: int = 0
+    interval_ns: int = 0
+    # From then on silence is a failure.
+    found_ns: int = 0
+
+    def state(self, now_ns: int) -> tuple[str, str]:
+        """("ok" | "lost" | "hung", reason for people)."""
+        if self.lost_reason is not None:
+            return "lost", self.lost_reason
+        last_ns = self.found_ns if self.latest is None else self.latest.monotonic_ns
+        if now_ns - last_ns > HUNG_NS:
+            return "hung", f"no answer for {(now_ns - last_ns) / NS_PER_S:.0f} s"
+        return "ok", ""
+
+    def record(self, now_unix_ns: int) -> DeviceRecord:
+        """What is remembered of it."""
+        return DeviceRecord(
+            self.info.uuid,
+            self.info.name,
+            now_unix_ns,
+            self.ledger.floor.floor_mw(context_alive=False),
+            self.ledger.floor.floor_mw(context_alive=True),
+        )
+
+
+@dataclass(slots=True)
+class DeviceRegistry:
+    """The devices of this run, by UUID."""
+
+    devices: dict[str, MeteredDevice] = field(default_factory=dict)
+    driver_error: str | None = None
+
+    def select(self, uuids: Sequence[str], now_ns: int) -> list[MeteredDevice]:
+        """The devices named, or all that answer; in NVML's order.
+
+        Raises NotFound for an unknown one, Unavailable for one that does not answer.
+        """
+        if not uuids:
+            answering = [item for item in self.devices.values() if item.state(now_ns)[0] == "ok"]
+            if not answering:
+                reason = self.driver_error or "no device answers"
+                raise Unavailable(f"no GPU can be measured: {reason}")
+            return sorted(answering, key=lambda item: item.info.index)
+        chosen = [self.find(uuid) for uuid in dict.fromkeys(uuids)]
+        for item in chosen:
+            state, reason = item.state(now_ns)
+            if state != "ok":
+                raise Unavailable(f"device {item.info.uuid} is {state}: {reason}")
+        return sorted(chosen, key=lambda item: item.info.index)
+
+    def find(self, uuid: str) -> MeteredDevice:
+        """One device. Raises NotFound, naming what exists."""
+        try:
+            return self.devices[uuid]
+        except KeyError:
+            known = ", ".join(self.devices) or "none"
+            raise NotFound(f"no device {uuid[:64]!r}; there are: {known}") from None

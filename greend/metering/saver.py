@@ -1,0 +1,71 @@
+"""What waits to be stored: bookings and final windows, kept until they are committed."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import replace
+
+from greend.model import Booking, DeviceRecord, Window
+from greend.store.writer import StoreWriter
+
+log = logging.getLogger(__name__)
+
+AMOUNTS = tuple(name for name in Booking.__slots__ if name.endswith(("_mj", "_ns")))
+
+
+class Saver:
+    """Hands over to the store what is measured; takes it back if the store refuses.
+
+    Owned by the event loop. Nothing grows without a bound: bookings are one a device
+    and minute, windows are bounded by those that may be open.
+    """
+
+    def __init__(self, writer: StoreWriter, on_stored: Callable[[Window], None]) -> None:
+        self._writer = writer
+        self._on_stored = on_stored
+        self._bookings: dict[tuple[str, int], Booking] = {}
+        self._windows: dict[str, Window] = {}
+
+    def add(self, windows: Iterable[Window], bookings: Iterable[Booking]) -> None:
+        """Keeps final windows and bookings for the next `save`."""
+        for window in windows:
+            self._windows[window.window_id] = window
+        for booking in bookings:
+            key = booking.device, booking.minute_unix_s
+            kept = self._bookings.get(key)
+            self._bookings[key] = booking if kept is None else _sum(kept, booking)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._windows and not self._bookings
+
+    def save(self, devices: Iterable[DeviceRecord] = ()) -> "asyncio.Future[bool]":
+        """Hands everything over; the future is done when it is committed."""
+        windows, self._windows = self._windows, {}
+        bookings, self._bookings = self._bookings, {}
+        written = self._writer.write(
+            windows=list(windows.values()), bookings=list(bookings.values()), devices=list(devices)
+        )
+        done = asyncio.wrap_future(written)
+        done.add_done_callback(lambda _: self._written(written, windows, bookings))
+        return done
+
+    def _written(
+        self,
+        written: "Future[bool]",
+        windows: dict[str, Window],
+        bookings: dict[tuple[str, int], Booking],
+    ) -> None:
+        error = written.exception()
+        if error is None:
+            for window in windows.values():
+                self._on_stored(window)
+            return
+        log.warning("%d windows and %d bookings wait for the store", len(windows), len(bookings))
+        self.add(windows.values(), bookings.values())
+
+
+def _sum(one: Booking, other: Booking) -> Booking:
+    return replace(one, **{name: getattr(one, name) + getattr(other, name) for name in AMOUNTS})

@@ -1,0 +1,108 @@
+"""A window until it is final."""
+
+import asyncio
+import hashlib
+import hmac
+from dataclasses import dataclass, field, replace
+
+from greend.errors import PermissionDenied
+from greend.model import NS_PER_MS, NS_PER_S, Flag, Share, Usage, Window, WindowState
+
+# Shorter than the counter's usual step: most of the figure is shaping.
+SHORT_NS = 100 * NS_PER_MS
+
+
+def _future() -> "asyncio.Future[Window]":
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(slots=True)
+class ActiveWindow:
+    """A window and what is still to come of it. Owned by the event loop.
+
+    `finished` is done when the final window is committed.
+    """
+
+    window: Window
+    start_ns: int
+    awaited: set[str]
+    stop_ns: int | None = None
+    shares: dict[str, Share] = field(default_factory=dict)
+    # Its children that are not final.
+    children: set[str] = field(default_factory=set)
+    finished: "asyncio.Future[Window]" = field(default_factory=_future)
+
+    def stop(self, stop_ns: int, usage: Usage) -> None:
+        """The window has ended; its energy is still to come."""
+        self.stop_ns = stop_ns
+        # From the length, so that a wall clock set meanwhile cannot bend it.
+        self.window = replace(
+            self.window,
+            stop_unix_ns=self.window.start_unix_ns + stop_ns - self.start_ns,
+            state=WindowState.STOPPED,
+            usage=usage,
+        )
+        if stop_ns - self.start_ns < SHORT_NS:
+            self.flag(Flag.SHORT)
+
+    def flag(self, flag: Flag) -> None:
+        """Something to know of its figures."""
+        self.window = replace(self.window, flags=self.window.flags | {flag})
+
+    def settle(self, device: str, share: Share) -> None:
+        """Takes a device's final share."""
+        self.shares[device] = share
+        self.awaited.discard(device)
+
+    def take_child(self, child: Window) -> None:
+        """Takes a child that is final: what it got belongs to its parent, too."""
+        self.children.discard(child.window_id)
+        idle_mj = sum(share.idle_mj for share in child.shares.values())
+        active_mj = sum(share.active_mj for share in child.shares.values())
+        self.window = replace(
+            self.window,
+            flags=self.window.flags.union(all_flags(child)) - ({Flag.SHORT} - self.window.flags),
+            descendants_idle_mj=self.window.descendants_idle_mj
+            + idle_mj
+            + child.descendants_idle_mj,
+            descendants_active_mj=self.window.descendants_active_mj
+            + active_mj
+            + child.descendants_active_mj,
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is still to come."""
+        return not self.awaited and not self.children
+
+    def as_final(self) -> Window:
+        """The window with its final figures."""
+        return replace(self.window, state=WindowState.FINAL, shares=dict(self.shares))
+
+
+def all_flags(window: Window) -> list[Flag]:
+    """A window's flags and those of its shares."""
+    flags = set(window.flags).union(*(share.flags for share in window.shares.values()))
+    return sorted(flags)
+
+
+def duration_s(window: Window) -> float | None:
+    """A window's length; None while it runs."""
+    if window.stop_unix_ns is None:
+        return None
+    return (window.stop_unix_ns - window.start_unix_ns) / NS_PER_S
+
+
+def token_digest(session_token: str) -> bytes:
+    """What is kept of a session's secret."""
+    return hashlib.sha256(session_token.encode()).digest() if session_token else b""
+
+
+def check_token(window: Window, session_token: str) -> None:
+    """Raises PermissionDenied unless `session_token` is what the window was started with."""
+    known = window.token_digest
+    if known and not hmac.compare_digest(known, token_digest(session_token)):
+        raise PermissionDenied(
+            f"window {window.window_id} belongs to another session: it can be changed only with"
+            " the session_token that it was started with"
+        )

@@ -1,0 +1,5 @@
+"""`python -m greend`."""
+
+from greend.cli import main
+
+main()

@@ -1,0 +1,76 @@
+"""The command `greend`."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from greend import __version__
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, package_name="greend", message="greend %(version)s")
+def main() -> None:
+    """The energy meter of a GPU node."""
+
+
+@main.command()
+@click.option("--config", type=click.Path(path_type=Path), help="Configuration file (TOML).")
+@click.option("--state-dir", metavar="DIR", help="Where the database lies.")
+@click.option("--runtime-dir", metavar="DIR", help="Where both sockets lie.")
+@click.option("--metrics", metavar="ADDRESS", help="HTTP endpoint; '' switches it off.")
+@click.option(
+    "--simulate",
+    metavar="PROFILExCOUNT",
+    help="Simulated GPUs instead of real ones, e.g. h100x2; marks every figure.",
+)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+def serve(
+    config: Path | None,
+    state_dir: str | None,
+    runtime_dir: str | None,
+    metrics: str | None,
+    simulate: str | None,
+    log_level: str | None,
+) -> None:
+    """Measure until SIGTERM."""
+    # Imported here: `greend --version` needs none of it.
+    from greend.config import load
+    from greend.daemon import run
+    from greend.errors import GreendError
+
+    try:
+        settings = load(
+            config,
+            os.environ,
+            {
+                "daemon": {
+                    "state_dir": state_dir,
+                    "runtime_dir": runtime_dir,
+                    "log_level": log_level,
+                },
+                "metrics": {"address": metrics},
+            },
+        )
+        logging.basicConfig(
+            level=settings.daemon.log_level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+            stream=sys.stderr,
+        )
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        run(settings, simulate)
+    except GreendError as error:
+        click.echo(f"greend: {error}", err=True)
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--requests", default=40, show_default=True, help="How many requests to serve.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of tables.")
+def demo(requests: int, as_json: bool) -> None:
+    """Measure a small workload on simulated GPUs, beside the truth."""
+    from greend.demo import run_demo
+
+    sys.exit(run_demo(requests=requests, json=as_json))

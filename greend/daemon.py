@@ -1,0 +1,207 @@
+"""The daemon: the only place that wires everything."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from greend.config import Settings
+from greend.device.fleet import Fleet
+from greend.device.protocol import Driver
+from greend.device.simulated import SimulatedDriver
+from greend.errors import InvalidArgument, Unavailable
+from greend.metering.clock import Clock
+from greend.metering.meter import Meter
+from greend.metering.query import Query
+from greend.metering.registry import DeviceRegistry
+from greend.metering.saver import Saver
+from greend.metering.service import WindowService, close_unfinished
+from greend.model import DeviceInfo, Sample
+from greend.rpc.metering import MeteringServicer
+from greend.rpc.server import control_door, reading_door
+from greend.rpc.simulator import SimulatorServicer
+from greend.store.engine import DATABASE_NAME, migrate, open_engine
+from greend.store.reader import StoreReader
+from greend.store.writer import StoreWriter
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+# The whole end takes at most 2 s; what waits for the last steps gets most of it.
+DRAIN_S, GRACE_S, JOIN_S = 1.0, 0.2, 0.3
+
+
+def run(settings: Settings, simulate: str | None) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Raises GreendError if it cannot start: directories not writable, another daemon
+    on the socket, a database of a newer version, a wrong `simulate`.
+    """
+    driver = _driver(simulate)
+    state_dir, runtime_dir = Path(settings.daemon.state_dir), Path(settings.daemon.runtime_dir)
+    with ExitStack() as stack:
+        _make(state_dir, 0o750)
+        _make(runtime_dir, 0o755)
+        for directory in sorted({state_dir.resolve(), runtime_dir.resolve()}):
+            stack.enter_context(_lock(directory))
+        asyncio.run(_serve(settings, driver, state_dir, runtime_dir))
+
+
+async def _serve(settings: Settings, driver: Driver, state_dir: Path, runtime_dir: Path) -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+
+    engine = open_engine(state_dir / DATABASE_NAME)
+    await asyncio.to_thread(migrate, engine)
+    reader, writer = StoreReader(engine), StoreWriter(engine)
+    left = await asyncio.to_thread(close_unfinished, writer, reader)
+    if left:
+        log.warning("the last run left %d windows unfinished: closed as abandoned", left)
+
+    clock = Clock()
+    registry = DeviceRegistry()
+    windows = WindowService(
+        registry, writer, reader, most_open=settings.metering.most_open_windows, clock=clock
+    )
+    saver = Saver(writer, windows.stored)
+    listener = _LoopListener(loop)
+    interval_ns = settings.metering.settings().slow_interval_ns
+    fleet = Fleet(driver, listener, interval_ns=interval_ns)
+    meter = Meter(
+        settings.metering.settings(),
+        fleet,
+        saver,
+        windows,
+        registry,
+        remembered=await asyncio.to_thread(reader.devices),
+        clock=clock,
+    )
+    windows.set_pace = meter.set_pace
+    listener.connect(meter, fleet)
+    query = Query(reader, registry, windows.current, meter.flush)
+
+    # What is not built yet is abstract to the type checker and UNIMPLEMENTED to callers.
+    metering = MeteringServicer(  # type: ignore[abstract]
+        windows,
+        query,
+        registry,
+        store_error=lambda: writer.last_error,
+        start_unix_ns=clock.unix_ns,
+        clock=clock.monotonic_ns,
+    )
+    simulator = (
+        SimulatorServicer(driver, wall_offset_ns=lambda: clock.offset_ns)
+        if isinstance(driver, SimulatedDriver)
+        else None
+    )
+    reading = reading_door(runtime_dir / "greend.sock", settings.daemon.group, metering, simulator)
+    control = control_door(runtime_dir / "control.sock", settings.daemon.control_group)
+
+    fleet.start()
+    await control.open()
+    await reading.open()
+    ticking = asyncio.create_task(_tick(meter))
+    await ended.wait()
+
+    log.info("stopping")
+    await windows.drain(DRAIN_S)
+    ticking.cancel()
+    await asyncio.gather(reading.close(GRACE_S), control.close(GRACE_S))
+    if not await asyncio.to_thread(fleet.stop, JOIN_S):
+        log.warning("a call to the driver hangs: leaving it behind")
+    await meter.flush()
+    await asyncio.to_thread(writer.stop, JOIN_S)
+    engine.dispose()
+    log.info("stopped")
+
+
+async def _tick(meter: Meter) -> None:
+    while True:
+        await asyncio.sleep(TICK_S)
+        meter.tick()
+
+
+class _LoopListener:
+    """Hands what device threads say over to the event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def connect(self, meter: Meter, fleet: Fleet) -> None:
+        """Who learns of it. Called before the fleet starts."""
+        self._meter = meter
+        self._fleet = fleet
+
+    def found(self, info: DeviceInfo) -> None:
+        self._call(self._meter.found, info)
+
+    def driver_failed(self, reason: str) -> None:
+        self._call(self._meter.driver_failed, reason)
+
+    def sampled(self, sample: Sample) -> None:
+        self._call(self._meter.sampled, sample)
+
+    def context_seen(self, device: str, alive: bool) -> None:
+        self._call(self._meter.context_seen, device, alive)
+
+    def lost(self, device: str, reason: str) -> None:
+        self._fleet.lost(device)
+        self._call(self._meter.lost, device, reason)
+
+    def _call(self, function: Callable[..., object], *arguments: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            log.debug("the loop has ended: %s dropped", function)
+
+
+def _driver(simulate: str | None) -> Driver:
+    if simulate is not None:
+        return SimulatedDriver(simulate)
+    from greend.device.nvml import NvmlDriver  # what is switched off is not imported
+
+    return NvmlDriver()
+
+
+def _make(directory: Path, mode: int) -> None:
+    try:
+        directory.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidArgument(
+            f"cannot make {directory} ({error.strerror}): run as root, or choose directories of"
+            " your own with --state-dir and --runtime-dir"
+        ) from None
+
+
+@contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    """Holds a directory for this process; a second server would steal the socket silently."""
+    path = directory / "greend.lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise InvalidArgument(
+            f"cannot write {path} ({error.strerror}): run as root, or choose directories of your"
+            " own with --state-dir and --runtime-dir"
+        ) from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(descriptor, 64).decode(errors="replace").strip() or "unknown"
+            raise Unavailable(
+                f"another greend (pid {owner}) uses {directory}: stop it, or choose another"
+                " --state-dir and --runtime-dir"
+            ) from None
+        os.truncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)

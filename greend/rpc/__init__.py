@@ -1,0 +1,1 @@
+"""The doors: thin servicers over gRPC."""

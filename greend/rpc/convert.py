@@ -1,0 +1,170 @@
+"""Domain values to messages and back: mJ and mW become J and W."""
+
+from collections.abc import Iterable
+
+from greend.metering.query import LedgerRow
+from greend.metering.registry import MeteredDevice
+from greend.metering.windows import all_flags, duration_s
+from greend.model import NS_PER_S, Flag, Limits, Share, Source, Usage, Window
+from greend.store.reader import WindowQuery
+from greend_proto.v1 import types_pb2 as pb
+
+
+def window_to_message(window: Window) -> pb.Window:
+    """A window with all that follows from it; what is unknown is absent."""
+    message = pb.Window(
+        window_id=window.window_id,
+        request_id=window.request_id,
+        tags=dict(window.tags),
+        devices=window.devices,
+        state=window.state,
+        weight=window.weight,
+        parent_id=window.parent_id,
+        start_unix_ns=window.start_unix_ns,
+        stop_unix_ns=window.stop_unix_ns,
+        duration_s=duration_s(window),
+        flags=all_flags(window),
+        usage=_usage_to_message(window.usage),
+    )
+    # A share without a source saw no step that was measured: unknown, not 0.
+    measured = {device: share for device, share in window.shares.items() if share.source}
+    if measured:
+        _put_energies(message, window, list(measured.values()))
+    if window.usage.first_token_unix_ns is not None:
+        message.ttft_s = (window.usage.first_token_unix_ns - window.start_unix_ns) / NS_PER_S
+    if message.HasField("energy_j") and window.usage.output_tokens:
+        message.joules_per_output_token = message.energy_j / window.usage.output_tokens
+    for device, share in measured.items():
+        message.device_energies.append(_share_to_message(device, share))
+    return message
+
+
+def _put_energies(message: pb.Window, window: Window, shares: list[Share]) -> None:
+    idle_mj = sum(share.idle_mj for share in shares) + window.descendants_idle_mj
+    active_mj = sum(share.active_mj for share in shares) + window.descendants_active_mj
+    message.energy_j = (idle_mj + active_mj) / 1e3
+    if Flag.FLOOR_UNKNOWN not in message.flags:
+        message.idle_energy_j = idle_mj / 1e3
+        message.active_energy_j = active_mj / 1e3
+    message.device_energy_j = sum(share.device_mj for share in shares) / 1e3
+    sources = {share.source for share in shares}
+    message.source = next(iter(sources)) or "" if len(sources) == 1 else Source.MIXED
+    if message.duration_s:
+        message.avg_power_w = message.device_energy_j / message.duration_s
+    clock_ns = sum(share.clock_ns for share in shares)
+    if clock_ns:
+        message.sm_clock_mhz = sum(share.clock_mhz_ns for share in shares) / clock_ns
+
+
+def _share_to_message(device: str, share: Share) -> pb.DeviceEnergy:
+    known = share.floor_known
+    return pb.DeviceEnergy(
+        device=device,
+        own_energy_j=share.own_mj / 1e3,
+        own_idle_energy_j=share.idle_mj / 1e3 if known else None,
+        own_active_energy_j=share.active_mj / 1e3 if known else None,
+        device_energy_j=share.device_mj / 1e3,
+    )
+
+
+def _usage_to_message(usage: Usage) -> pb.Usage:
+    return pb.Usage(
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        output_tokens=usage.output_tokens,
+        first_token_unix_ns=usage.first_token_unix_ns,
+    )
+
+
+def usage_from_message(message: pb.Usage) -> Usage:
+    """What a caller says that a request did."""
+
+    def value(name: str) -> int | None:
+        return getattr(message, name) if message.HasField(name) else None  # type: ignore[arg-type]
+
+    return Usage(
+        value("prompt_tokens"),
+        value("cached_tokens"),
+        value("output_tokens"),
+        value("first_token_unix_ns"),
+    )
+
+
+def filter_from_message(message: pb.WindowFilter) -> WindowQuery:
+    """Which windows a caller means."""
+    return WindowQuery(
+        since_unix_ns=message.since_unix_ns if message.HasField("since_unix_ns") else None,
+        until_unix_ns=message.until_unix_ns if message.HasField("until_unix_ns") else None,
+        tags=dict(message.tags),
+        request_id=message.request_id if message.HasField("request_id") else None,
+        devices=list(message.devices),
+        states=list(message.states),
+    )
+
+
+def device_to_message(device: MeteredDevice, now_ns: int) -> pb.Device:
+    """A device and how it is."""
+    info = device.info
+    able = info.capabilities
+    state, reason = device.state(now_ns)
+    floor = device.ledger.floor
+    limits = info.limits
+    latest = device.latest
+    current_limit_mw = latest.power_limit_mw if latest is not None else limits.power_limit_mw
+    return pb.Device(
+        uuid=info.uuid,
+        index=info.index,
+        name=info.name,
+        state=state,
+        state_since_unix_ns=device.since_unix_ns,
+        state_reason=reason,
+        capabilities=pb.Capabilities(
+            energy_counter=able.energy_counter,
+            power=able.power,
+            utilization=able.utilization,
+            clocks=able.clocks,
+            field_values=able.field_values,
+            energy_scope=able.energy_scope,
+            mig=able.mig,
+            clock_limits=able.clock_limits,
+            power_limit=able.power_limit,
+        ),
+        floor_w=_watts(floor.floor_mw(context_alive=False)),
+        context_floor_w=_watts(floor.floor_mw(context_alive=True)),
+        limits=_limits_to_message(limits, current_limit_mw),
+        simulated=info.simulated,
+    )
+
+
+def _limits_to_message(limits: Limits, current_limit_mw: int | None) -> pb.Limits:
+    return pb.Limits(
+        power_limit_w=_watts(current_limit_mw),
+        min_power_limit_w=_watts(limits.min_power_limit_mw),
+        max_power_limit_w=_watts(limits.max_power_limit_mw),
+        min_sm_clock_mhz=limits.min_sm_clock_mhz,
+        max_sm_clock_mhz=limits.max_sm_clock_mhz,
+        min_memory_clock_mhz=limits.min_memory_clock_mhz,
+        max_memory_clock_mhz=limits.max_memory_clock_mhz,
+    )
+
+
+def ledger_to_messages(rows: Iterable[LedgerRow]) -> list[pb.LedgerRow]:
+    """A ledger, device by device."""
+    return [
+        pb.LedgerRow(
+            device=row.device,
+            start_unix_ns=row.start_unix_ns,
+            stop_unix_ns=row.stop_unix_ns,
+            measured_j=row.measured_mj / 1e3,
+            windows_j=row.windows_mj / 1e3,
+            idle_j=row.idle_mj / 1e3,
+            unattributed_j=row.unattributed_mj / 1e3,
+            gap_j=row.gap_mj / 1e3,
+            unknown_s=row.unknown_ns / NS_PER_S,
+        )
+        for row in rows
+    ]
+
+
+def _watts(power_mw: float | None) -> float | None:
+    return None if power_mw is None else power_mw / 1e3

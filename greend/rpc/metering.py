@@ -1,0 +1,136 @@
+"""MeteringService: convert, call, convert."""
+
+import os
+from collections.abc import Callable
+
+from greend import __version__
+from greend.metering.query import Query
+from greend.metering.registry import DeviceRegistry
+from greend.metering.service import WindowService, WindowStart
+from greend.rpc import convert
+from greend.rpc.interceptor import Context
+from greend_proto.v1 import metering_pb2 as pb
+from greend_proto.v1 import metering_pb2_grpc
+from greend_proto.v1 import types_pb2 as types
+
+
+class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
+    """What is not defined here answers UNIMPLEMENTED."""
+
+    def __init__(
+        self,
+        windows: WindowService,
+        query: Query,
+        registry: DeviceRegistry,
+        *,
+        store_error: Callable[[], str | None],
+        start_unix_ns: int,
+        clock: Callable[[], int],
+    ) -> None:
+        self._windows = windows
+        self._query = query
+        self._registry = registry
+        self._store_error = store_error
+        self._start_unix_ns = start_unix_ns
+        self._clock = clock
+
+    async def GetStatus(  # noqa: N802
+        self, request: pb.GetStatusRequest, context: Context
+    ) -> pb.GetStatusResponse:
+        """The daemon's health, part by part."""
+        devices = list(self._registry.devices.values())
+        states = [(device.info.uuid, *device.state(self._clock())) for device in devices]
+        troubled = [f"{uuid} is {state}: {why}" for uuid, state, why in states if state != "ok"]
+        if not devices and self._registry.driver_error is None:
+            troubled.append("still looking for GPUs")
+        parts = {
+            "driver": self._registry.driver_error,
+            "devices": "; ".join(troubled),
+            "store": self._store_error(),
+        }
+        return pb.GetStatusResponse(
+            version=__version__,
+            state="degraded" if any(parts.values()) else "serving",
+            start_unix_ns=self._start_unix_ns,
+            pid=os.getpid(),
+            parts=[
+                pb.GetStatusResponse.Part(
+                    name=name, state="failed" if message else "ok", message=message or ""
+                )
+                for name, message in parts.items()
+            ],
+            open_windows=self._windows.open_count,
+            devices_ok=sum(state == "ok" for _, state, _ in states),
+            devices_total=len(devices),
+            simulated=any(device.info.simulated for device in devices),
+        )
+
+    async def ListDevices(  # noqa: N802
+        self, request: pb.ListDevicesRequest, context: Context
+    ) -> pb.ListDevicesResponse:
+        """The devices, in NVML's order."""
+        devices = sorted(self._registry.devices.values(), key=lambda device: device.info.index)
+        now_ns = self._clock()
+        return pb.ListDevicesResponse(
+            devices=[convert.device_to_message(device, now_ns) for device in devices]
+        )
+
+    async def StartWindow(  # noqa: N802
+        self, request: pb.StartWindowRequest, context: Context
+    ) -> types.Window:
+        """Opens a window."""
+        window = await self._windows.start(
+            WindowStart(
+                window_id=request.window_id,
+                request_id=request.request_id,
+                devices=list(request.devices),
+                tags=dict(request.tags),
+                weight=request.weight if request.HasField("weight") else None,
+                start_unix_ns=request.start_unix_ns if request.HasField("start_unix_ns") else None,
+                session_token=request.session_token,
+                parent_id=request.parent_id,
+            )
+        )
+        return convert.window_to_message(window)
+
+    async def StopWindow(  # noqa: N802
+        self, request: pb.StopWindowRequest, context: Context
+    ) -> types.Window:
+        """Ends a window."""
+        window = await self._windows.stop(
+            request.window_id,
+            request.stop_unix_ns if request.HasField("stop_unix_ns") else None,
+            convert.usage_from_message(request.usage),
+            request.session_token,
+            request.wait_s,
+        )
+        return convert.window_to_message(window)
+
+    async def GetWindow(  # noqa: N802
+        self, request: pb.GetWindowRequest, context: Context
+    ) -> types.Window:
+        """One window."""
+        return convert.window_to_message(await self._windows.get(request.window_id, request.wait_s))
+
+    async def ListWindows(  # noqa: N802
+        self, request: pb.ListWindowsRequest, context: Context
+    ) -> pb.ListWindowsResponse:
+        """A page of windows."""
+        windows, token = await self._query.windows(
+            convert.filter_from_message(request.filter), request.page_size, request.page_token
+        )
+        return pb.ListWindowsResponse(
+            windows=[convert.window_to_message(window) for window in windows],
+            next_page_token=token,
+        )
+
+    async def GetLedger(  # noqa: N802
+        self, request: pb.GetLedgerRequest, context: Context
+    ) -> pb.GetLedgerResponse:
+        """The account of an interval."""
+        rows = await self._query.ledger(
+            list(request.devices),
+            request.since_unix_ns if request.HasField("since_unix_ns") else None,
+            request.until_unix_ns if request.HasField("until_unix_ns") else None,
+        )
+        return pb.GetLedgerResponse(rows=convert.ledger_to_messages(rows))

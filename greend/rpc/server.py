@@ -1,0 +1,106 @@
+"""The two doors: one server a socket, rights by the socket's group."""
+
+import grp
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from greend.errors import InvalidArgument
+from greend.rpc.interceptor import DoorInterceptor
+from greend.rpc.metering import MeteringServicer
+from greend.rpc.simulator import SimulatorServicer
+from greend_proto.v1 import control_pb2_grpc, metering_pb2_grpc, simulator_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+LONGEST_SOCKET_PATH_BYTES = 107
+SOCKET_MODE = 0o660
+
+
+class Door:
+    """A socket and what is served on it."""
+
+    def __init__(
+        self,
+        path: Path,
+        group: str,
+        denied: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        if len(os.fsencode(path)) > LONGEST_SOCKET_PATH_BYTES:
+            raise InvalidArgument(
+                f"the socket {path} has a path of over {LONGEST_SOCKET_PATH_BYTES} bytes, more than"
+                " a socket can have: choose a shorter --runtime-dir"
+            )
+        self.path = path
+        self._group = group
+        self._health = health.aio.HealthServicer()
+        self.server = grpc.aio.server(interceptors=[DoorInterceptor(denied)])
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+
+    async def open(self) -> None:
+        """Serves. The caller holds the lock of the runtime directory.
+
+        The socket has its mode before anybody can reach it.
+        """
+        self.path.unlink(missing_ok=True)
+        mask = os.umask(0o777 & ~SOCKET_MODE)
+        try:
+            self.server.add_insecure_port(f"unix:{self.path}")
+        finally:
+            os.umask(mask)
+        _give_to_group(self.path, self._group)
+        await self.server.start()
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        log.info("serving on %s", self.path)
+
+    async def close(self, grace_s: float) -> None:
+        """Ends serving; calls in flight have `grace_s` to end."""
+        await self._health.enter_graceful_shutdown()
+        await self.server.stop(grace_s)
+        self.path.unlink(missing_ok=True)
+
+
+# For doors without the right to control.
+NO_CONTROL = {
+    "greend.v1.ControlService": "this socket is for measuring only: limits are set through"
+    " control.sock (GREEND_CONTROL_ADDRESS), by members of the group greend-control"
+}
+
+
+def reading_door(
+    path: Path, group: str, metering: MeteringServicer, simulator: SimulatorServicer | None
+) -> Door:
+    """Reading and measuring; load and truth of simulated devices, where there are such."""
+    door = Door(path, group, NO_CONTROL)
+    metering_pb2_grpc.add_MeteringServiceServicer_to_server(metering, door.server)
+    if simulator is not None:
+        simulator_pb2_grpc.add_SimulatorServiceServicer_to_server(simulator, door.server)
+    return door
+
+
+def control_door(path: Path, group: str) -> Door:
+    """Limits."""
+    door = Door(path, group)
+    # What is not built yet is abstract to the type checker and UNIMPLEMENTED to callers.
+    control_pb2_grpc.add_ControlServiceServicer_to_server(
+        control_pb2_grpc.ControlServiceServicer(),  # type: ignore[abstract]
+        door.server,
+    )
+    return door
+
+
+def _give_to_group(path: Path, group: str) -> None:
+    """To the door's group where it exists; a user without root has the socket alone."""
+    try:
+        grp.getgrnam(group)
+    except KeyError:
+        log.info("there is no group %s: %s is for its owner's group", group, path)
+        return
+    if os.geteuid() == 0:
+        shutil.chown(path, group=group)

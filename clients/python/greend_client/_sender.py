@@ -1,0 +1,244 @@
+"""The way of windows' events to the daemon: one thread, one bounded queue.
+
+This is the seam between windows and how their events travel. `Sender` takes events
+at once and never raises; what becomes of a window is told by `Sender.result` alone.
+"""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+import grpc
+
+from greend_client._delivery import Delivery, NotTaken, Record
+from greend_client._errors import GreendError, ResultUnavailable
+from greend_proto.v1 import metering_pb2, types_pb2
+
+logger = logging.getLogger("greend_client")
+
+CAPACITY = 10_000
+"""Events that are kept while the daemon does not take them."""
+
+_RETRY_S = (0.1, 2.0)  # first and longest wait between attempts
+_WAIT_S = 5.0  # a call that waits for a result asks again this often
+
+GetWindow = Callable[[metering_pb2.GetWindowRequest, float], types_pb2.Window]
+"""Calls GetWindow with a timeout in seconds; raises GreendError."""
+
+
+class Sender:
+    """Delivers windows to the daemon at ``address`` from a thread of its own.
+
+    Thread-safe. The thread starts with the first event and sends events in the
+    order in which they happened. While no daemon takes them, ``capacity`` of them
+    are kept; then the windows that finished first are lost first.
+    """
+
+    def __init__(self, address: str, get_window: GetWindow, capacity: int = CAPACITY) -> None:
+        self._delivery = Delivery(address)
+        self._get_window = get_window
+        self._capacity = capacity
+        # Re-entrant: a signal handler or destructor may end a window while its
+        # thread is in here.
+        lock = threading.RLock()
+        self._work = threading.Condition(lock)  # for the thread: something to do
+        self._news = threading.Condition(lock)  # for callers of result()
+        # By window id and whether it is the stop, in the order in which they happened.
+        self._events: OrderedDict[tuple[str, bool], Record] = OrderedDict()
+        self._finished: OrderedDict[str, Record] = OrderedDict()  # those with a stop in _events
+        self._attempt = 0  # number of the latest attempt to deliver an event
+        self._failed = 0  # number of the latest one that has to be made again
+        self._trouble: GreendError | None = None  # why
+        self._hurry = False
+        self._closed = False
+        self._warned: set[str] = set()
+        self._thread: threading.Thread | None = None
+
+    def start(self, record: Record) -> None:
+        """Take the start of a window."""
+        self._put(record, stop=False)
+
+    def stop(self, record: Record) -> None:
+        """Take the stop of a window, with what is known of its usage."""
+        self._put(record, stop=True)
+
+    def result(self, record: Record, timeout: float | None) -> types_pb2.Window:
+        """Wait for the final answer about a window that was stopped.
+
+        Raises:
+            ResultUnavailable: It was lost or refused, no daemon answers an attempt
+                made after this call began, or ``timeout`` seconds are over.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        window = self._delivered(record, deadline)
+        while window is not None and window.state != "final":
+            rest = _left(deadline)
+            if rest == 0:
+                window = None
+                break
+            wait_s = _WAIT_S if rest is None else min(_WAIT_S, rest)
+            request = metering_pb2.GetWindowRequest(window_id=record.window_id, wait_s=wait_s)
+            try:
+                window = self._get_window(request, wait_s + 1)
+            except GreendError as error:
+                raise ResultUnavailable(str(error), error.code) from error
+        if window is None:
+            raise ResultUnavailable(
+                f"window {record.window_id} is not final after {timeout} s: ask again later",
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+            )
+        record.answer = window
+        return window
+
+    def close(self, timeout_s: float) -> None:
+        """Deliver what is kept, for at most ``timeout_s``; what is left is lost."""
+        with self._work:
+            self._closed = True
+            self._work.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+            self._delivery.cut()
+            self._thread.join(1)
+        with self._work:
+            for record in self._events.values():
+                self._lose(record, _closed_error())
+            self._events.clear()
+            self._finished.clear()
+
+    # In the caller's path.
+
+    def _put(self, record: Record, *, stop: bool) -> None:
+        with self._work:
+            if record.error is not None:
+                return
+            if self._closed:
+                self._lose(record, _closed_error())
+                return
+            if len(self._events) >= self._capacity and not self._make_room(record, stop=stop):
+                return
+            self._events[record.window_id, stop] = record
+            if stop:
+                self._finished[record.window_id] = record
+            if self._thread is None:
+                self._run_thread()
+            self._work.notify_all()
+
+    def _make_room(self, record: Record, *, stop: bool) -> bool:
+        error = GreendError(
+            "this window was given up: no daemon took windows for too long",
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+        )
+        if self._finished:
+            window_id, oldest = self._finished.popitem(last=False)
+            self._events.pop((window_id, False), None)
+            self._events.pop((window_id, True), None)
+            self._lose(oldest, error)
+            return True
+        # Every event kept is the start of a window that still runs. Its stop may
+        # come in: there are no more of those than of windows kept.
+        if not stop:
+            self._lose(record, error)
+        return stop
+
+    def _run_thread(self) -> None:
+        thread = threading.Thread(target=self._run, name="greend-client-sender", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # No more threads, or the interpreter shuts down: the next event tries again.
+            self._warn("no thread", f"windows cannot be sent: {error}")
+        else:
+            self._thread = thread
+
+    def _delivered(self, record: Record, deadline: float | None) -> types_pb2.Window | None:
+        """Wait for the answer to the stop; None when the deadline comes before it."""
+        with self._work:
+            if record.answer is None and record.error is None:
+                self._hurry = True
+                self._work.notify_all()
+            attempt = self._attempt + 1
+            self._news.wait_for(
+                lambda: (
+                    record.answer is not None or record.error is not None or self._failed >= attempt
+                ),
+                _left(deadline),
+            )
+            error = record.error
+            if record.answer is None and error is None and self._failed >= attempt:
+                error = self._trouble
+            if error is not None:
+                raise ResultUnavailable(str(error), error.code)
+            return record.answer
+
+    def _lose(self, record: Record, error: GreendError, kind: str = "no daemon") -> None:
+        record.error = error
+        self._warn(kind, f"a window is not measured: {error}")
+        self._news.notify_all()
+
+    def _warn(self, kind: str, message: str) -> None:
+        """Log a warning, but only one of its kind in the client's life."""
+        if kind not in self._warned:
+            self._warned.add(kind)
+            logger.warning("greend: %s", message)
+
+    # On the thread.
+
+    def _run(self) -> None:
+        retry_s = _RETRY_S[0]
+        while True:
+            with self._work:
+                self._work.wait_for(lambda: self._events or self._closed)
+                if not self._events:
+                    break
+                (window_id, stop), record = next(iter(self._events.items()))
+                self._attempt += 1
+            try:
+                answer = self._deliver(record, stop=stop)
+            except NotTaken as trouble:
+                if not self._wait_to_retry(trouble.reason, retry_s):
+                    break
+                retry_s = min(retry_s * 2, _RETRY_S[1])
+                continue
+            retry_s = _RETRY_S[0]
+            with self._work:
+                self._events.pop((window_id, stop), None)
+                if stop:
+                    self._finished.pop(window_id, None)
+                    record.answer = answer
+                    self._news.notify_all()
+        self._delivery.disconnect()
+
+    def _deliver(self, record: Record, *, stop: bool) -> types_pb2.Window | None:
+        """Send an event, unless its window is lost already; raises NotTaken."""
+        if record.error is None:
+            try:
+                if stop:
+                    return self._delivery.stop(record)
+                self._delivery.start(record)
+            except GreendError as error:
+                with self._work:
+                    self._lose(record, error, "refused")
+        return None
+
+    def _wait_to_retry(self, reason: GreendError, retry_s: float) -> bool:
+        """Wait after an attempt that has to be made again; False: give up."""
+        with self._work:
+            self._failed, self._trouble = self._attempt, reason
+            self._news.notify_all()
+            if self._closed:
+                return False
+            self._warn("no daemon", f"{reason}; until then windows have no results")
+            self._work.wait_for(lambda: self._hurry or self._closed, retry_s)
+            self._hurry = False
+            return True
+
+
+def _left(deadline: float | None) -> float | None:
+    """Return the seconds until a deadline, if there is one; 0 when it is over."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _closed_error() -> GreendError:
+    return GreendError("the client was closed before", grpc.StatusCode.CANCELLED)

@@ -1,0 +1,180 @@
+"""A window in the caller's hands."""
+
+import os
+import time
+from collections.abc import Mapping
+from contextvars import ContextVar
+from types import TracebackType
+
+import grpc
+
+from greend_client._delivery import Record
+from greend_client._errors import ResultUnavailable
+from greend_client._gpus import ENVIRONMENT, Gpus
+from greend_client._sender import Sender
+from greend_client._times import unix_offset_ns
+from greend_client._uuid7 import uuid7
+from greend_client._values import WindowResult
+
+
+class Window:
+    """A tagged interval on one or more GPUs, made by ``Client.window``.
+
+    Use it as a context manager, or call ``start`` and ``stop`` by hand, several at
+    once in any order. Nothing here but ``result`` blocks or raises: what the
+    daemon refuses is told by ``result`` and once in the log.
+
+    Inside its ``with`` block it is the parent of windows that start there.
+    """
+
+    __slots__ = ("_before", "_clock_ns", "_parent", "_record", "_sender", "window_id")
+
+    def __init__(
+        self,
+        sender: Sender,
+        *,
+        request_id: object,
+        gpus: Gpus,
+        weight: float,
+        parent: "Window | str | None",
+        tags: Mapping[str, object],
+    ) -> None:
+        self.window_id = str(uuid7())
+        """UUID of version 7, known before the window starts."""
+        self._sender = sender
+        self._parent = parent
+        self._before: Window | None = None  # whose block this one's is in
+        self._clock_ns = 0  # the Unix clock minus the monotonic one
+        self._record = Record(
+            window_id=self.window_id,
+            request_id=request_id,
+            gpus=gpus,
+            environment={},
+            tags=tags,
+            weight=weight,
+            parent_id="",
+            start_unix_ns=0,
+        )
+
+    @property
+    def started(self) -> bool:
+        """Whether it began."""
+        return self._record.start_unix_ns != 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it ended."""
+        return self._record.stop_unix_ns is not None
+
+    def start(self, at_ns: int | None = None) -> "Window":
+        """Begin now, or at an instant of CLOCK_MONOTONIC. A second call does nothing."""
+        if not self.started:
+            self._settle_context()
+            self._start_at(time.monotonic_ns() if at_ns is None else at_ns)
+        return self
+
+    def stop(self, at_ns: int | None = None) -> None:
+        """End now, or at an instant of CLOCK_MONOTONIC.
+
+        Without a start, or a second time, does nothing.
+        """
+        self._stop_at(time.monotonic_ns() if at_ns is None else at_ns)
+
+    def first_token(self) -> None:
+        """Note that the first token is there now. A second call does nothing."""
+        if self.started and not self.stopped:
+            now = time.monotonic_ns() + self._clock_ns
+            self._record.usage.setdefault("first_token_unix_ns", now)
+
+    def tokens(
+        self, *, prompt: int | None = None, cached: int | None = None, output: int | None = None
+    ) -> None:
+        """Note token counts, the last one of each kind holds.
+
+        ``cached`` is the part of ``prompt`` that a cache supplied. They travel with
+        the stop: after it, this does nothing.
+        """
+        if not self.stopped:
+            counts = {"prompt_tokens": prompt, "cached_tokens": cached, "output_tokens": output}
+            self._record.usage.update({k: v for k, v in counts.items() if v is not None})
+
+    def result(self, timeout: float | None = None) -> WindowResult:
+        """Wait for the final energy, at most ``timeout`` seconds (None: no limit).
+
+        May be called any time after the stop, from any thread, again and again.
+        It does not wait for a daemon that is not there: the window is kept, and
+        can be asked for again when there is one.
+
+        Raises:
+            ResultUnavailable: There is no result, or none yet; ``code`` tells which.
+        """
+        if not self.stopped:
+            raise ResultUnavailable(
+                f"window {self.window_id} was not stopped", grpc.StatusCode.FAILED_PRECONDITION
+            )
+        return WindowResult.from_message(self._sender.result(self._record, timeout))
+
+    def __enter__(self) -> "Window":
+        self.start()
+        self._before = before = _running(_current.get())
+        if before is not None:  # blocks left out of order must not make a chain that grows
+            before._before = _running(before._before)
+        _current.set(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+        # Not ContextVar.reset, which raises where the block is left in another
+        # context (a generator's) or blocks are left out of order.
+        if _current.get() is self:
+            _current.set(self._before)
+
+    def __repr__(self) -> str:
+        state = "stopped" if self.stopped else "running" if self.started else "not started"
+        return f"<greend_client.Window {self.window_id} {state}>"
+
+    def _settle_context(self) -> None:
+        """Take what the window inherits from where it starts: GPUs and parent."""
+        record, parent = self._record, self._parent
+        if isinstance(record.gpus, str) and record.gpus == "auto":
+            record.environment = {k: v for k in ENVIRONMENT if (v := os.environ.get(k)) is not None}
+        if parent is None:
+            parent = _running(_current.get()) or os.environ.get("GREEND_PARENT_WINDOW", "")
+        record.parent_id = parent.window_id if isinstance(parent, Window) else parent
+
+    def _start_at(self, monotonic_ns: int) -> None:
+        # Both clocks once: a step of the Unix clock must not change a duration.
+        self._clock_ns = unix_offset_ns()
+        self._record.start_unix_ns = monotonic_ns + self._clock_ns
+        self._sender.start(self._record)
+
+    def _stop_at(self, monotonic_ns: int) -> None:
+        if self.started and not self.stopped:
+            self._record.stop_unix_ns = monotonic_ns + self._clock_ns
+            self._sender.stop(self._record)
+
+    def _happened(self, start_ns: int, stop_ns: int, first_token_ns: int | None) -> None:
+        """Say afterwards when all of it was, on the monotonic clock."""
+        self._settle_context()
+        self._start_at(start_ns)
+        if first_token_ns is not None:
+            self._record.usage["first_token_unix_ns"] = first_token_ns + self._clock_ns
+        self._stop_at(stop_ns)
+
+
+def _running(window: Window | None) -> Window | None:
+    """Return the innermost window that still runs, from ``window`` outward.
+
+    A task may outlive the block that it was started in.
+    """
+    while window is not None and window.stopped:
+        window = window._before
+    return window
+
+
+_current: ContextVar[Window | None] = ContextVar("greend_client_window", default=None)

@@ -1,0 +1,198 @@
+"""A daemon that measures nothing and keeps windows in memory, on a real socket."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import grpc
+
+from greend_proto.v1 import metering_pb2, metering_pb2_grpc, types_pb2
+
+GPU_0 = "GPU-aaaa0000-0000-5000-8000-000000000000"
+GPU_1 = "GPU-bbbb1111-0000-5000-8000-000000000001"
+POWER_W = 100.0
+
+Refusal = tuple[grpc.StatusCode, str]
+
+
+def device(index: int, uuid: str, name: str = "NVIDIA H100 80GB HBM3") -> types_pb2.Device:
+    return types_pb2.Device(
+        uuid=uuid,
+        index=index,
+        name=name,
+        state="ok",
+        state_since_unix_ns=1,
+        capabilities=types_pb2.Capabilities(energy_counter=True, power=True, energy_scope="gpu"),
+        floor_w=70.5,
+        limits=types_pb2.Limits(power_limit_w=700, min_sm_clock_mhz=210, max_sm_clock_mhz=1980),
+    )
+
+
+class MemoryDaemon(metering_pb2_grpc.MeteringServiceServicer):
+    """Answers as the daemon does; a window has 100 J for each second of it.
+
+    ``refuse`` may name an error for a request; ``finalize`` says whether windows
+    become final by themselves or wait for ``make_final``.
+    """
+
+    def __init__(self) -> None:
+        self.devices = [device(0, GPU_0), device(1, GPU_1)]
+        self.status = metering_pb2.GetStatusResponse(
+            version="1.2.3",
+            state="serving",
+            start_unix_ns=1,
+            pid=42,
+            devices_ok=2,
+            devices_total=2,
+            parts=[metering_pb2.GetStatusResponse.Part(name="driver", state="ok")],
+        )
+        self.windows: dict[str, types_pb2.Window] = {}
+        self.ledger: list[types_pb2.LedgerRow] = []
+        self.requests: list[Any] = []
+        self.refuse: Callable[[Any], Refusal | None] = lambda request: None
+        self.finalize = True
+        self.gate = threading.Event()  # calls wait here
+        self.gate.set()
+        self._changed = threading.Condition()
+
+    def make_final(self) -> None:
+        with self._changed:
+            for window in self.windows.values():
+                if window.state == "stopped":
+                    self._finalize(window)
+            self._changed.notify_all()
+
+    def seen(self, kind: type[Any]) -> list[Any]:
+        return [request for request in list(self.requests) if isinstance(request, kind)]
+
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        """Wait until a request has made a condition true."""
+        with self._changed:
+            assert self._changed.wait_for(condition, 10)
+
+    # The RPCs.
+
+    def GetStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._enter(request, context)
+        return self.status
+
+    def ListDevices(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._enter(request, context)
+        return metering_pb2.ListDevicesResponse(devices=self.devices)
+
+    def StartWindow(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._enter(request, context)
+        with self._changed:
+            return self.windows.setdefault(
+                request.window_id,
+                types_pb2.Window(
+                    window_id=request.window_id,
+                    request_id=request.request_id,
+                    tags=request.tags,
+                    devices=request.devices,
+                    state="open",
+                    weight=request.weight,
+                    parent_id=request.parent_id,
+                    start_unix_ns=request.start_unix_ns,
+                ),
+            )
+
+    def StopWindow(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._enter(request, context)
+        with self._changed:
+            window = self._find(request.window_id, context)
+            if window.state == "open":
+                window.state = "stopped"
+                window.stop_unix_ns = request.stop_unix_ns
+                window.duration_s = (window.stop_unix_ns - window.start_unix_ns) / 1e9
+                window.usage.CopyFrom(request.usage)
+                if self.finalize:
+                    self._finalize(window)
+            return window
+
+    def GetWindow(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._enter(request, context)
+        with self._changed:
+            window = self._find(request.window_id, context)
+            self._changed.wait_for(
+                lambda: window.state == "final" or not context.is_active(), request.wait_s
+            )
+            return window
+
+    def ListWindows(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._enter(request, context)
+        wanted = request.filter
+        with self._changed:
+            chosen = [
+                window
+                for window in self.windows.values()
+                if all(window.tags.get(key) == value for key, value in wanted.tags.items())
+                and (not wanted.HasField("request_id") or window.request_id == wanted.request_id)
+                and (not wanted.states or window.state in wanted.states)
+                and (not wanted.devices or set(window.devices) & set(wanted.devices))
+            ]
+        chosen.sort(key=lambda window: -window.start_unix_ns)
+        first = int(request.page_token or 0)
+        last = first + (request.page_size or 100)
+        return metering_pb2.ListWindowsResponse(
+            windows=chosen[first:last], next_page_token=str(last) if last < len(chosen) else ""
+        )
+
+    def GetLedger(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._enter(request, context)
+        rows = [row for row in self.ledger if not request.devices or row.device in request.devices]
+        return metering_pb2.GetLedgerResponse(rows=rows)
+
+    def _enter(self, request: Any, context: grpc.ServicerContext) -> None:
+        with self._changed:
+            self.requests.append(request)
+            self._changed.notify_all()
+        self.gate.wait(30)
+        refusal = self.refuse(request)
+        if refusal is not None:
+            context.abort(*refusal)
+
+    def _find(self, window_id: str, context: grpc.ServicerContext) -> types_pb2.Window:
+        if window_id not in self.windows:
+            self._abort(context, grpc.StatusCode.NOT_FOUND, f"no window {window_id}")
+        return self.windows[window_id]
+
+    @staticmethod
+    def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, details: str) -> NoReturn:
+        context.abort(code, details)
+
+    @staticmethod
+    def _finalize(window: types_pb2.Window) -> None:
+        window.state = "final"
+        window.energy_j = POWER_W * window.duration_s
+        window.source = "energy_counter"
+
+
+@contextmanager
+def serving(daemon: MemoryDaemon, socket: Path) -> Iterator[str]:
+    """Serve a daemon on a socket; yields its address."""
+    address = f"unix://{socket}"
+    with ThreadPoolExecutor(16) as workers:
+        server = grpc.server(workers)
+        metering_pb2_grpc.add_MeteringServiceServicer_to_server(daemon, server)
+        server.add_insecure_port(address)
+        server.start()
+        try:
+            yield address
+        finally:
+            daemon.gate.set()
+            server.stop(None).wait()
+
+
+def until(condition: Callable[[], object], what: str, limit_s: float = 10) -> None:
+    """Wait for something that tells nobody when it happens."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
+        time.sleep(0.005)

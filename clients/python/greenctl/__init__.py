@@ -1,0 +1,1 @@
+"""The operator's command: what the daemon measured, and how it is."""

@@ -1,0 +1,5 @@
+"""Lets ``python -m greenctl`` be the command."""
+
+from greenctl.cli import main
+
+main()

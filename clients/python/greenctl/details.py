@@ -1,0 +1,57 @@
+"""One thing in full: a window, or the daemon, line by line."""
+
+import time
+from collections.abc import Iterator
+
+from greenctl.formats import UNKNOWN, duration, instant, joules, number, plain
+from greend_client import Status, WindowResult
+
+
+def window_lines(window: WindowResult) -> Iterator[str]:
+    """Say everything about a window."""
+    tags = " ".join(f"{key}={value}" for key, value in sorted(window.tags.items()))
+    ended = "runs" if window.stop_unix_ns is None else instant(window.stop_unix_ns, whole=True)
+    tokens = (window.prompt_tokens, window.cached_tokens, window.output_tokens)
+    figures = {
+        "window": window.window_id,
+        "request": window.request_id or UNKNOWN,
+        "tags": tags or UNKNOWN,
+        "state": window.state,
+        "parent": window.parent_id or UNKNOWN,
+        "start": instant(window.start_unix_ns, whole=True),
+        "stop": ended,
+        "lasted": duration(window.duration_s),
+        "energy": f"{joules(window.energy_j)} J ± {joules(window.uncertainty_j)} J",
+        "  active": f"{joules(window.active_energy_j)} J",
+        "  idle": f"{joules(window.idle_energy_j)} J",
+        "devices used": f"{joules(window.device_energy_j)} J meanwhile, unshared",
+        "mean power": f"{number(window.avg_power_w, 1)} W",
+        "SM clock": f"{number(window.sm_clock_mhz)} MHz",
+        "weight": f"{window.weight:g}",
+        "tokens": "prompt {}, cached {}, output {}".format(*map(number, tokens)),
+        "first token": f"after {duration(window.ttft_s)}",
+        "per token": f"{joules(window.joules_per_output_token)} J",
+        "source": window.source or UNKNOWN,
+        "flags": " ".join(window.flags) or "none",
+    }
+    for name, figure in figures.items():
+        yield f"{name:<14}{plain(figure)}"
+    for device in window.devices:
+        yield f"{'device':<14}{plain(device)}"
+    for phase in window.phases:
+        yield (
+            f"{'phase':<14}{plain(phase.name)} from {instant(phase.start_unix_ns)}: "
+            f"{joules(phase.energy_j)} J ± {joules(phase.uncertainty_j)} J"
+        )
+
+
+def status_lines(status: Status, address: str) -> Iterator[str]:
+    """Say how the daemon is."""
+    up = duration(time.time() - status.start_unix_ns / 1e9)
+    yield f"greend {status.version} is {status.state} at {address} (pid {status.pid}, up {up})"
+    yield f"devices  {status.devices_ok} of {status.devices_total} answer"
+    yield f"windows  {status.open_windows} open"
+    for part in status.parts:
+        yield f"{part.name:<9}{part.state}{': ' + plain(part.message) if part.message else ''}"
+    if status.simulated:
+        yield "Simulated devices: no figure here is of real hardware."

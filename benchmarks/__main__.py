@@ -1,0 +1,28 @@
+"""`sh scripts/bench [PART]`: all parts, or one."""
+
+import importlib
+import sys
+import time
+
+PARTS = {
+    "accuracy": "isolated windows beside the truth",
+    "rpc": "StartWindow and StopWindow beside an RPC that makes one equal commit",
+}
+
+
+def main() -> None:
+    """Runs the parts that are named."""
+    parts = sys.argv[1:] or list(PARTS)
+    for part in parts:
+        if part not in PARTS:
+            known = "\n".join(f"  {name}: {what}" for name, what in PARTS.items())
+            sys.exit(f"bench: no part {part!r}; there are:\n{known}")
+    for part in parts:
+        print(f"== {part}: {PARTS[part]}", flush=True)
+        begun = time.monotonic()
+        importlib.import_module(f"benchmarks.{part}").main()
+        print(f"   ({time.monotonic() - begun:.0f} s)\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

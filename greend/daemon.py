@@ -89,12 +89,7 @@ async def _serve(settings: Settings, driver: Driver, state_dir: Path, runtime_di
 
     # What is not built yet is abstract to the type checker and UNIMPLEMENTED to callers.
     metering = MeteringServicer(  # type: ignore[abstract]
-        windows,
-        query,
-        registry,
-        store_error=lambda: writer.last_error,
-        start_unix_ns=clock.unix_ns,
-        clock=clock.monotonic_ns,
+        windows, query, meter, clock, store_error=lambda: writer.last_error
     )
     simulator = (
         SimulatorServicer(driver, wall_offset_ns=lambda: clock.offset_ns)

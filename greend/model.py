@@ -168,6 +168,26 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnEnergy:
+    """What a window got itself, without its descendants, in mJ; `active_mj` needs a floor."""
+
+    total_mj: float
+    active_mj: float | None
+
+
+def own_energy_mj(window: Window) -> OwnEnergy | None:
+    """A window's own energy; None if no step of it was measured."""
+    measured = [share for share in window.shares.values() if share.source is not None]
+    if not measured:
+        return None
+    split = all(share.floor_known for share in measured)
+    return OwnEnergy(
+        sum(share.own_mj for share in measured),
+        sum(share.active_mj for share in measured) if split else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Booking:
     """Joules of one device and minute, in mJ; added to what is already kept.
 

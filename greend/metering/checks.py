@@ -37,16 +37,19 @@ def check_tags(tags: Mapping[str, str]) -> None:
     if len(tags) > MOST_TAGS:
         raise InvalidArgument(f"tags: {len(tags)} tags, at most {MOST_TAGS} are kept")
     for key, value in tags.items():
-        if len(key.encode()) > LONGEST_KEY_BYTES:
-            raise InvalidArgument(
-                f"tags: key {key[:16]!r}… is longer than {LONGEST_KEY_BYTES} bytes"
-            )
-        if not _KEY.fullmatch(key):
-            raise InvalidArgument(f"tags: key {key!r} is not of the form [a-z][a-z0-9_.]*")
+        check_key("tags", key)
         if len(value.encode()) > LONGEST_VALUE_BYTES:
             raise InvalidArgument(
                 f"tags: the value of {key!r} is longer than {LONGEST_VALUE_BYTES} bytes"
             )
+
+
+def check_key(name: str, key: str) -> None:
+    """A tag's key: `[a-z][a-z0-9_.]*`, bounded."""
+    if len(key.encode()) > LONGEST_KEY_BYTES:
+        raise InvalidArgument(f"{name}: key {key[:16]!r}… is longer than {LONGEST_KEY_BYTES} bytes")
+    if not _KEY.fullmatch(key):
+        raise InvalidArgument(f"{name}: key {key!r} is not of the form [a-z][a-z0-9_.]*")
 
 
 def check_weight(weight: float) -> None:
@@ -55,10 +58,10 @@ def check_weight(weight: float) -> None:
         raise InvalidArgument(f"weight: {weight} is not between {LIGHTEST:g} and {HEAVIEST:g}")
 
 
-def check_wait(wait_s: float, longest_s: float) -> float:
+def check_wait(wait_s: float, longest_s: float, name: str = "wait_s") -> float:
     """A time to wait, cut to what the daemon allows."""
     if not (math.isfinite(wait_s) and wait_s >= 0):
-        raise InvalidArgument(f"wait_s: {wait_s} is not a time to wait")
+        raise InvalidArgument(f"{name}: {wait_s} is not a time to wait")
     return min(wait_s, longest_s)
 
 

@@ -5,12 +5,14 @@ All state belongs to the event loop; device threads hand their readings over to 
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from greend.energy.ledger import DeviceLedger, Settled
 from greend.metering.clock import Clock
+from greend.metering.feed import Feed
 from greend.metering.registry import DeviceRegistry, MeteredDevice
 from greend.metering.saver import Saver
 from greend.model import NS_PER_MS, NS_PER_S, DeviceInfo, DeviceRecord, Sample, Window
@@ -76,6 +78,7 @@ class Meter:
         self._remembered = {record.uuid: record for record in remembered}
         self._clock = clock
         self._flushed_ns = clock.monotonic_ns()
+        self._samples: Feed[Sample] = Feed()
 
     def found(self, info: DeviceInfo) -> None:
         """A device answers (again)."""
@@ -119,6 +122,7 @@ class Meter:
         """A reading has come."""
         device = self.registry.devices[sample.device]
         device.latest = sample
+        self._samples.publish(sample)
         device.ledger.add(sample)
         self._close(device)
         self.set_pace(device)
@@ -146,10 +150,11 @@ class Meter:
         )
 
     def set_pace(self, device: MeteredDevice) -> None:
-        """Fast while a window is not final, and a while after (DESIGN.md, rule 12)."""
+        """Fast while a window is not final or someone watches, and a while after
+        (DESIGN.md, rule 12)."""
         now_ns = self._clock.monotonic_ns()
         settings = self.settings
-        if device.ledger.busy:
+        if device.ledger.busy or device.watchers:
             device.fast_until_ns = now_ns + settings.fast_after_ns
         if now_ns < device.found_ns + settings.fast_after_ns:
             interval_ns = min(settings.first_interval_ns, settings.fast_interval_ns)
@@ -160,6 +165,24 @@ class Meter:
         if interval_ns != device.interval_ns:
             device.interval_ns = interval_ns
             self._pace.set_interval(device.info.uuid, interval_ns)
+
+    @contextmanager
+    def watch(self, uuids: Sequence[str]) -> Iterator[AsyncIterator[Sample]]:
+        """Samples of the devices named (all if none is), for as long as the block lasts.
+
+        Raises NotFound for an unknown device.
+        """
+        watched = self.registry.named(uuids)
+        for device in watched:
+            device.watchers += 1
+            self.set_pace(device)
+        keys = {device.info.uuid for device in watched}
+        try:
+            with self._samples.watch() as samples:
+                yield (sample async for sample in samples if not uuids or sample.device in keys)
+        finally:
+            for device in watched:
+                device.watchers -= 1
 
     def _close(self, device: MeteredDevice) -> None:
         settled = device.ledger.close(

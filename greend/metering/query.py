@@ -4,11 +4,14 @@ import asyncio
 import base64
 import binascii
 import json
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from greend.errors import InvalidArgument
+from greend.metering.checks import check_key
 from greend.metering.registry import DeviceRegistry
+from greend.metering.summary import Group, summarize
 from greend.model import NS_PER_S, Window, WindowState
 from greend.store.reader import Key, StoreReader, WindowQuery
 
@@ -49,13 +52,10 @@ class Query:
         self, query: WindowQuery, page_size: int, page_token: str
     ) -> tuple[list[Window], str]:
         """A page of windows, newest start first, and the token of the next page."""
+        check_filter(query)
         size = page_size or USUAL_PAGE
         if not 1 <= size <= LARGEST_PAGE:
             raise InvalidArgument(f"page_size: {size} is not between 1 and {LARGEST_PAGE}")
-        states = [str(state) for state in WindowState]
-        for state in query.states:
-            if state not in states:
-                raise InvalidArgument(f"states: {state!r} is none of {', '.join(states)}")
         after = _from_token(page_token) if page_token else None
         found = await asyncio.to_thread(self._reader.windows, query, limit=size + 1, after=after)
         page = found[:size]
@@ -63,6 +63,26 @@ class Query:
         if len(found) > size:
             token = _to_token((page[-1].start_unix_ns, page[-1].window_id))
         return [self._current(window) for window in page], token
+
+    async def summary(
+        self, query: WindowQuery, by: Sequence[str], bucket_s: float | None, idle: str
+    ) -> list[Group]:
+        """Final windows in groups. Raises InvalidArgument, naming the field."""
+        check_filter(query)
+        for key in by:
+            check_key("by", key)
+        if len(set(by)) != len(by):
+            raise InvalidArgument("by: a tag key is named twice")
+        if bucket_s is not None and not (math.isfinite(bucket_s) and bucket_s >= 1):
+            raise InvalidArgument(f"bucket_s: {bucket_s} is not a length of at least 1 s")
+        if idle not in ("", "include", "exclude"):
+            raise InvalidArgument(f"idle: {idle!r} is neither 'include' nor 'exclude'")
+
+        def read() -> list[Group]:
+            windows = self._reader.measured(query, by)
+            return summarize(windows, by, bucket_s=bucket_s, include_idle=idle != "exclude")
+
+        return await asyncio.to_thread(read)
 
     async def ledger(
         self, devices: Sequence[str], since_unix_ns: int | None, until_unix_ns: int | None
@@ -97,6 +117,29 @@ class Query:
             )
             for first, last_minute_s in rows
         ]
+
+
+def check_filter(query: WindowQuery) -> None:
+    """Raises InvalidArgument for what no window can have."""
+    states = [str(state) for state in WindowState]
+    for state in query.states:
+        if state not in states:
+            raise InvalidArgument(f"states: {state!r} is none of {', '.join(states)}")
+    for key in query.tags:
+        check_key("tags", key)
+
+
+def matches(query: WindowQuery, window: Window) -> bool:
+    """Whether a window is among those that a query means."""
+    stop_unix_ns = window.stop_unix_ns
+    return (
+        (query.since_unix_ns is None or stop_unix_ns is None or stop_unix_ns >= query.since_unix_ns)
+        and (query.until_unix_ns is None or window.start_unix_ns < query.until_unix_ns)
+        and all(window.tags.get(key) == value for key, value in query.tags.items())
+        and query.request_id in (None, window.request_id)
+        and (not query.devices or not set(query.devices).isdisjoint(window.devices))
+        and (not query.states or window.state in query.states)
+    )
 
 
 def _to_token(key: Key) -> str:

@@ -21,6 +21,7 @@ class MeteredDevice:
     lost_reason: str | None = None
     fast_until_ns: int = 0
     interval_ns: int = 0
+    watchers: int = 0
     # From then on silence is a failure.
     found_ns: int = 0
 
@@ -67,6 +68,11 @@ class DeviceRegistry:
             state, reason = item.state(now_ns)
             if state != "ok":
                 raise Unavailable(f"device {item.info.uuid} is {state}: {reason}")
+        return sorted(chosen, key=lambda item: item.info.index)
+
+    def named(self, uuids: Sequence[str]) -> list[MeteredDevice]:
+        """The devices named, or all, whether they answer or not; in NVML's order."""
+        chosen = [self.find(uuid) for uuid in uuids] if uuids else list(self.devices.values())
         return sorted(chosen, key=lambda item: item.info.index)
 
     def find(self, uuid: str) -> MeteredDevice:

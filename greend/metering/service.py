@@ -10,6 +10,7 @@ from greend.energy.ledger import Settled
 from greend.errors import GreendError, InvalidArgument, NotFound, OutOfRange, ResourceExhausted
 from greend.metering import checks
 from greend.metering.clock import Clock
+from greend.metering.feed import Feed
 from greend.metering.registry import DeviceRegistry, MeteredDevice
 from greend.metering.windows import ActiveWindow, check_token, token_digest
 from greend.model import NS_PER_S, Flag, Usage, Window, WindowState
@@ -57,6 +58,7 @@ class WindowService:
         self._active: dict[str, ActiveWindow] = {}
         # Final because a child that they waited for was cancelled.
         self._aside: list[Window] = []
+        self.finals: Feed[Window] = Feed()
 
     @property
     def open_count(self) -> int:
@@ -153,6 +155,7 @@ class WindowService:
     def stored(self, window: Window) -> None:
         """A final window is committed."""
         active = self._active.pop(window.window_id, None)
+        self.finals.publish(window)
         if active is not None and not active.finished.done():
             active.finished.set_result(window)
 

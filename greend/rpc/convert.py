@@ -4,9 +4,11 @@ from collections.abc import Iterable
 
 from greend.metering.query import LedgerRow
 from greend.metering.registry import MeteredDevice
+from greend.metering.summary import Group, Statistics
 from greend.metering.windows import all_flags, duration_s
-from greend.model import NS_PER_S, Flag, Limits, Share, Source, Usage, Window
+from greend.model import NS_PER_S, Flag, Limits, Sample, Share, Source, Usage, Window
 from greend.store.reader import WindowQuery
+from greend_proto.v1 import metering_pb2
 from greend_proto.v1 import types_pb2 as pb
 
 
@@ -129,8 +131,8 @@ def device_to_message(device: MeteredDevice, now_ns: int) -> pb.Device:
             clock_limits=able.clock_limits,
             power_limit=able.power_limit,
         ),
-        floor_w=_watts(floor.floor_mw(context_alive=False)),
-        context_floor_w=_watts(floor.floor_mw(context_alive=True)),
+        floor_w=_from_milli(floor.floor_mw(context_alive=False)),
+        context_floor_w=_from_milli(floor.floor_mw(context_alive=True)),
         limits=_limits_to_message(limits, current_limit_mw),
         simulated=info.simulated,
     )
@@ -138,13 +140,58 @@ def device_to_message(device: MeteredDevice, now_ns: int) -> pb.Device:
 
 def _limits_to_message(limits: Limits, current_limit_mw: int | None) -> pb.Limits:
     return pb.Limits(
-        power_limit_w=_watts(current_limit_mw),
-        min_power_limit_w=_watts(limits.min_power_limit_mw),
-        max_power_limit_w=_watts(limits.max_power_limit_mw),
+        power_limit_w=_from_milli(current_limit_mw),
+        min_power_limit_w=_from_milli(limits.min_power_limit_mw),
+        max_power_limit_w=_from_milli(limits.max_power_limit_mw),
         min_sm_clock_mhz=limits.min_sm_clock_mhz,
         max_sm_clock_mhz=limits.max_sm_clock_mhz,
         min_memory_clock_mhz=limits.min_memory_clock_mhz,
         max_memory_clock_mhz=limits.max_memory_clock_mhz,
+    )
+
+
+def sample_to_message(sample: Sample, wall_offset_ns: int) -> pb.Sample:
+    """A reading."""
+    return pb.Sample(
+        device=sample.device,
+        unix_ns=sample.monotonic_ns + wall_offset_ns,
+        monotonic_ns=sample.monotonic_ns,
+        energy_counter_j=_from_milli(sample.energy_mj),
+        power_w=_from_milli(sample.power_mw),
+        sm_clock_mhz=sample.sm_clock_mhz,
+        memory_clock_mhz=sample.memory_clock_mhz,
+        gpu_utilization_percent=sample.gpu_utilization_percent,
+        memory_utilization_percent=sample.memory_utilization_percent,
+        temperature_c=sample.temperature_c,
+        clock_event_reasons=sample.clock_event_reasons,
+        power_limit_w=_from_milli(sample.power_limit_mw),
+    )
+
+
+def group_to_message(group: Group) -> metering_pb2.SummarizeWindowsResponse.Group:
+    """Windows in a group."""
+    return metering_pb2.SummarizeWindowsResponse.Group(
+        tags=group.tags,
+        start_unix_ns=group.start_unix_ns,
+        count=group.count,
+        energy_j=group.energy_j,
+        usage=pb.Usage(
+            prompt_tokens=group.prompt_tokens,
+            cached_tokens=group.cached_tokens,
+            output_tokens=group.output_tokens,
+        ),
+        joules_per_request=_statistics_to_message(group.joules_per_request),
+        joules_per_output_token=_statistics_to_message(group.joules_per_output_token),
+    )
+
+
+def _statistics_to_message(
+    statistics: Statistics | None,
+) -> metering_pb2.SummarizeWindowsResponse.Statistics | None:
+    if statistics is None:
+        return None
+    return metering_pb2.SummarizeWindowsResponse.Statistics(
+        mean=statistics.mean, p50=statistics.p50, p95=statistics.p95, p99=statistics.p99
     )
 
 
@@ -166,5 +213,6 @@ def ledger_to_messages(rows: Iterable[LedgerRow]) -> list[pb.LedgerRow]:
     ]
 
 
-def _watts(power_mw: float | None) -> float | None:
-    return None if power_mw is None else power_mw / 1e3
+def _from_milli(value: float | None) -> float | None:
+    """mW as W, mJ as J."""
+    return None if value is None else value / 1e3

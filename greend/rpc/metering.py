@@ -1,17 +1,22 @@
 """MeteringService: convert, call, convert."""
 
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from greend import __version__
-from greend.metering.query import Query
-from greend.metering.registry import DeviceRegistry
+from greend.metering.checks import check_wait
+from greend.metering.clock import Clock
+from greend.metering.meter import Meter
+from greend.metering.query import Query, check_filter, matches
 from greend.metering.service import WindowService, WindowStart
+from greend.model import NS_PER_S
 from greend.rpc import convert
 from greend.rpc.interceptor import Context
 from greend_proto.v1 import metering_pb2 as pb
 from greend_proto.v1 import metering_pb2_grpc
 from greend_proto.v1 import types_pb2 as types
+
+LONGEST_INTERVAL_S = 3600.0
 
 
 class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
@@ -21,17 +26,17 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
         self,
         windows: WindowService,
         query: Query,
-        registry: DeviceRegistry,
+        meter: Meter,
+        clock: Clock,
         *,
         store_error: Callable[[], str | None],
-        start_unix_ns: int,
-        clock: Callable[[], int],
     ) -> None:
         self._windows = windows
         self._query = query
-        self._registry = registry
+        self._meter = meter
+        self._registry = meter.registry
         self._store_error = store_error
-        self._start_unix_ns = start_unix_ns
+        self._start_unix_ns = clock.unix_ns
         self._clock = clock
 
     async def GetStatus(  # noqa: N802
@@ -39,7 +44,9 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
     ) -> pb.GetStatusResponse:
         """The daemon's health, part by part."""
         devices = list(self._registry.devices.values())
-        states = [(device.info.uuid, *device.state(self._clock())) for device in devices]
+        states = [
+            (device.info.uuid, *device.state(self._clock.monotonic_ns())) for device in devices
+        ]
         troubled = [f"{uuid} is {state}: {why}" for uuid, state, why in states if state != "ok"]
         if not devices and self._registry.driver_error is None:
             troubled.append("still looking for GPUs")
@@ -70,7 +77,7 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
     ) -> pb.ListDevicesResponse:
         """The devices, in NVML's order."""
         devices = sorted(self._registry.devices.values(), key=lambda device: device.info.index)
-        now_ns = self._clock()
+        now_ns = self._clock.monotonic_ns()
         return pb.ListDevicesResponse(
             devices=[convert.device_to_message(device, now_ns) for device in devices]
         )
@@ -123,6 +130,59 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
             windows=[convert.window_to_message(window) for window in windows],
             next_page_token=token,
         )
+
+    async def SummarizeWindows(  # noqa: N802
+        self, request: pb.SummarizeWindowsRequest, context: Context
+    ) -> pb.SummarizeWindowsResponse:
+        """Windows in groups."""
+        groups = await self._query.summary(
+            convert.filter_from_message(request.filter),
+            list(request.by),
+            request.bucket_s if request.HasField("bucket_s") else None,
+            request.idle,
+        )
+        return pb.SummarizeWindowsResponse(
+            groups=[convert.group_to_message(group) for group in groups]
+        )
+
+    async def GetSnapshot(  # noqa: N802
+        self, request: pb.GetSnapshotRequest, context: Context
+    ) -> pb.GetSnapshotResponse:
+        """The latest sample of each device."""
+        offset_ns = self._clock.offset_ns
+        return pb.GetSnapshotResponse(
+            samples=[
+                convert.sample_to_message(device.latest, offset_ns)
+                for device in self._registry.named(list(request.devices))
+                if device.latest is not None
+            ]
+        )
+
+    async def WatchSamples(  # noqa: N802
+        self, request: pb.WatchSamplesRequest, context: Context
+    ) -> AsyncIterator[types.Sample]:
+        """A live feed of samples."""
+        interval_s = request.interval_s if request.HasField("interval_s") else 0.0
+        interval_ns = round(check_wait(interval_s, LONGEST_INTERVAL_S, "interval_s") * NS_PER_S)
+        due_ns: dict[str, int] = {}
+        with self._meter.watch(list(request.devices)) as samples:
+            await context.send_initial_metadata(())  # from here on nothing is missed
+            async for sample in samples:
+                if sample.monotonic_ns >= due_ns.get(sample.device, 0):
+                    due_ns[sample.device] = sample.monotonic_ns + interval_ns
+                    yield convert.sample_to_message(sample, self._clock.offset_ns)
+
+    async def WatchWindows(  # noqa: N802
+        self, request: pb.WatchWindowsRequest, context: Context
+    ) -> AsyncIterator[types.Window]:
+        """A live feed of windows that became final."""
+        query = convert.filter_from_message(request.filter)
+        check_filter(query)
+        with self._windows.finals.watch() as finals:
+            await context.send_initial_metadata(())  # from here on nothing is missed
+            async for window in finals:
+                if matches(query, window):
+                    yield convert.window_to_message(window)
 
     async def GetLedger(  # noqa: N802
         self, request: pb.GetLedgerRequest, context: Context

@@ -7,15 +7,24 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
 from greend.errors import InvalidArgument
 from greend.rpc.interceptor import DoorInterceptor
 from greend.rpc.metering import MeteringServicer
 from greend.rpc.simulator import SimulatorServicer
-from greend_proto.v1 import control_pb2_grpc, metering_pb2_grpc, simulator_pb2_grpc
+from greend_proto.v1 import (
+    control_pb2,
+    control_pb2_grpc,
+    metering_pb2,
+    metering_pb2_grpc,
+    simulator_pb2,
+    simulator_pb2_grpc,
+)
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +51,15 @@ class Door:
         self._health = health.aio.HealthServicer()
         self.server = grpc.aio.server(interceptors=[DoorInterceptor(denied)])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+        # What reflection tells of; whoever adds a service names it here.
+        self.services = [health.SERVICE_NAME, reflection.SERVICE_NAME]
 
     async def open(self) -> None:
         """Serves. The caller holds the lock of the runtime directory.
 
         The socket has its mode before anybody can reach it.
         """
+        reflection.enable_server_reflection(self.services, self.server)
         self.path.unlink(missing_ok=True)
         mask = os.umask(0o777 & ~SOCKET_MODE)
         try:
@@ -79,8 +91,10 @@ def reading_door(
     """Reading and measuring; load and truth of simulated devices, where there are such."""
     door = Door(path, group, NO_CONTROL)
     metering_pb2_grpc.add_MeteringServiceServicer_to_server(metering, door.server)
+    door.services.append(_name(metering_pb2, "MeteringService"))
     if simulator is not None:
         simulator_pb2_grpc.add_SimulatorServiceServicer_to_server(simulator, door.server)
+        door.services.append(_name(simulator_pb2, "SimulatorService"))
     return door
 
 
@@ -92,7 +106,12 @@ def control_door(path: Path, group: str) -> Door:
         control_pb2_grpc.ControlServiceServicer(),  # type: ignore[abstract]
         door.server,
     )
+    door.services.append(_name(control_pb2, "ControlService"))
     return door
+
+
+def _name(module: Any, service: str) -> str:
+    return str(module.DESCRIPTOR.services_by_name[service].full_name)
 
 
 def _give_to_group(path: Path, group: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, Select, func, or_, select, tuple_
 from sqlalchemy import exists as sql_exists
@@ -23,6 +24,18 @@ class WindowQuery:
     request_id: str | None = None
     devices: Sequence[str] = ()
     states: Sequence[str] = ()
+
+
+class MeasuredWindow(NamedTuple):
+    """A final window as summaries see it; own energy only, so that nothing counts twice."""
+
+    start_unix_ns: int
+    own_mj: float | None
+    own_active_mj: float | None
+    prompt_tokens: int | None
+    cached_tokens: int | None
+    output_tokens: int | None
+    tags: tuple[str | None, ...]
 
 
 class StoreReader:
@@ -50,6 +63,25 @@ class StoreReader:
         ).limit(limit)
         with self._engine.connect() as connection:
             return [row_to_window(dict(row)) for row in connection.execute(statement).mappings()]
+
+    def measured(self, query: WindowQuery, by: Sequence[str]) -> list[MeasuredWindow]:
+        """What summaries need of final windows."""
+        values = [func.json_extract(WindowRow.tags, f'$."{key}"') for key in by]
+        statement = _where(
+            select(
+                WindowRow.start_unix_ns,
+                WindowRow.own_mj,
+                WindowRow.own_active_mj,
+                WindowRow.prompt_tokens,
+                WindowRow.cached_tokens,
+                WindowRow.output_tokens,
+                *values,
+            ),
+            query,
+        ).where(WindowRow.state == WindowState.FINAL)
+        with self._engine.connect() as connection:
+            rows = connection.execute(statement)
+            return [MeasuredWindow._make((*row[:6], tuple(row[6:]))) for row in rows]
 
     def unfinished(self) -> list[Window]:
         """Windows that a former run left open or stopped."""
@@ -92,7 +124,7 @@ class StoreReader:
 _KEY = ("device", "minute_unix_s")
 
 
-def _where(statement: Select[tuple[object, ...]], query: WindowQuery) -> Select[tuple[object, ...]]:
+def _where(statement: Select[Any], query: WindowQuery) -> Select[Any]:
     if query.since_unix_ns is not None:
         statement = statement.where(
             or_(

@@ -4,12 +4,22 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from greend.model import Booking, DeviceRecord, Flag, Share, Source, Usage, Window, WindowState
+from greend.model import (
+    Booking,
+    DeviceRecord,
+    Flag,
+    Share,
+    Source,
+    Usage,
+    Window,
+    WindowState,
+    own_energy_mj,
+)
 
 
 def window_to_row(window: Window) -> dict[str, Any]:
     """A window as the values of its row, as the driver takes them."""
-    final = window.state is WindowState.FINAL
+    own = own_energy_mj(window) if window.state is WindowState.FINAL else None
     return {
         "window_id": window.window_id,
         "request_id": window.request_id,
@@ -25,7 +35,8 @@ def window_to_row(window: Window) -> dict[str, Any]:
         "cached_tokens": window.usage.cached_tokens,
         "output_tokens": window.usage.output_tokens,
         "first_token_unix_ns": window.usage.first_token_unix_ns,
-        "own_mj": sum(share.own_mj for share in window.shares.values()) if final else None,
+        "own_mj": None if own is None else own.total_mj,
+        "own_active_mj": None if own is None else own.active_mj,
         "descendants_idle_mj": window.descendants_idle_mj,
         "descendants_active_mj": window.descendants_active_mj,
         "shares": json.dumps(

@@ -39,7 +39,9 @@ class WindowRow(Base):
     cached_tokens: Mapped[int | None]
     output_tokens: Mapped[int | None]
     first_token_unix_ns: Mapped[int | None]
+    # Of a final window, without its descendants'; the split is absent without a floor.
     own_mj: Mapped[float | None]
+    own_active_mj: Mapped[float | None]
     descendants_idle_mj: Mapped[float]
     descendants_active_mj: Mapped[float]
     shares: Mapped[dict[str, Any]]

@@ -295,8 +295,3 @@ def test_control_goes_through_its_own_door(metered: Metered) -> None:
             grpc.StatusCode.UNIMPLEMENTED,
             "ListLeases",
         )
-    refused(
-        lambda: metered.stub.SummarizeWindows(pb.SummarizeWindowsRequest()),
-        grpc.StatusCode.UNIMPLEMENTED,
-        "SummarizeWindows",
-    )

@@ -27,6 +27,7 @@ def upgrade() -> None:
         sa.Column("output_tokens", sa.Integer(), nullable=True),
         sa.Column("first_token_unix_ns", sa.Integer(), nullable=True),
         sa.Column("own_mj", sa.Float(), nullable=True),
+        sa.Column("own_active_mj", sa.Float(), nullable=True),
         sa.Column("descendants_idle_mj", sa.Float(), nullable=False),
         sa.Column("descendants_active_mj", sa.Float(), nullable=False),
         sa.Column("shares", sa.JSON(), nullable=False),

@@ -27,6 +27,7 @@ def main() -> None:
     help="Simulated GPUs instead of real ones, e.g. h100x2; marks every figure.",
 )
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option("--print-config", is_flag=True, help="Print the settings in force and end.")
 def serve(
     config: Path | None,
     state_dir: str | None,
@@ -34,10 +35,11 @@ def serve(
     metrics: str | None,
     simulate: str | None,
     log_level: str | None,
+    print_config: bool,
 ) -> None:
     """Measure until SIGTERM."""
     # Imported here: `greend --version` needs none of it.
-    from greend.config import load
+    from greend.config import load, render
     from greend.daemon import run
     from greend.errors import GreendError
 
@@ -54,6 +56,9 @@ def serve(
                 "metrics": {"address": metrics},
             },
         )
+        if print_config:
+            click.echo(render(settings), nl=False)
+            return
         logging.basicConfig(
             level=settings.daemon.log_level.upper(),
             format="%(asctime)s %(levelname)s %(name)s: %(message)s",

@@ -1,11 +1,13 @@
 """Configuration: flag over GREEND_<SECTION>_<KEY> over file over default."""
 
+import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from greend.errors import InvalidArgument
 from greend.metering.meter import MeterSettings
@@ -13,27 +15,38 @@ from greend.model import NS_PER_S
 
 DEFAULT_FILE = Path("/etc/greend/greend.toml")
 
-Hertz = Annotated[float, msgspec.Meta(gt=0, le=200)]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=120)]
-
 
 class Daemon(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the daemon lives."""
 
-    state_dir: str = "/var/lib/greend"
-    runtime_dir: str = "/run/greend"
-    group: str = "greend"
-    control_group: str = "greend-control"
-    log_level: str = "info"
+    state_dir: Annotated[str, Meta(min_length=1, description="where the database lies")] = (
+        "/var/lib/greend"
+    )
+    runtime_dir: Annotated[str, Meta(min_length=1, description="where both sockets lie")] = (
+        "/run/greend"
+    )
+    group: Annotated[str, Meta(description="who may read and measure")] = "greend"
+    control_group: Annotated[str, Meta(description="who may set limits")] = "greend-control"
+    log_level: Annotated[
+        str, Meta(pattern="^(debug|info|warning|error)$", description="debug … error")
+    ] = "info"
 
 
 class Metering(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How it measures."""
 
-    fast_hz: Hertz = 25.0
-    slow_hz: Hertz = 1.0
-    lateness_s: Seconds = 0.25
-    most_open_windows: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 100_000
+    fast_hz: Annotated[
+        float, Meta(ge=1, le=200, description="samples a second while a window is open")
+    ] = 25.0
+    slow_hz: Annotated[
+        float, Meta(ge=0.25, le=200, description="samples a second while nothing happens")
+    ] = 1.0
+    lateness_s: Annotated[
+        float, Meta(ge=0, le=120, description="how late events may come; results wait for it")
+    ] = 0.25
+    most_open_windows: Annotated[int, Meta(ge=1, le=1_000_000, description="more are refused")] = (
+        100_000
+    )
 
     def settings(self) -> MeterSettings:
         """In the meter's units."""
@@ -45,9 +58,9 @@ class Metering(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The HTTP endpoint; an empty address switches it off."""
+    """The HTTP endpoint."""
 
-    address: str = "127.0.0.1:9477"
+    address: Annotated[str, Meta(description="HOST:PORT; empty switches it off")] = "127.0.0.1:9477"
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,28 +76,102 @@ def load(
 ) -> Settings:
     """Merges file, environment and flags. Raises InvalidArgument, naming key and remedy."""
     path = file or DEFAULT_FILE
-    values: dict[str, dict[str, Any]] = {}
-    if file is not None or path.exists():
-        values = _read(path)
+    values = _read(path) if file is not None or path.exists() else {}
+    # Where each value comes from: it is what the user has to change.
+    origins = {(name, key): str(path) for name, section in values.items() for key in section}
+    for section, key in _keys():
+        name = f"GREEND_{section}_{key}".upper()
+        if name in environment:
+            values.setdefault(section, {})[key] = environment[name]
+            origins[section, key] = name
+    for section, changes in flags.items():
+        for key, value in changes.items():
+            if value is not None:
+                values.setdefault(section, {})[key] = value
+                origins[section, key] = "--" + key.replace("_", "-")
+    return msgspec.convert(
+        {
+            section.name: _section(section, values.get(section.name, {}), origins)
+            for section in msgspec.structs.fields(Settings)
+        },
+        Settings,
+    )
+
+
+def render(settings: Settings) -> str:
+    """The settings as a commented configuration file."""
+    lines: list[str] = []
+    for section in msgspec.structs.fields(Settings):
+        lines += [f"# {section.type.__doc__}", f"[{section.name}]"]
+        current = getattr(settings, section.name)
+        for key in msgspec.structs.fields(section.type):
+            lines.append(f"# {_description(key)}")
+            # A TOML string, number or boolean is written as in JSON.
+            lines.append(f"{key.name} = {msgspec.json.encode(getattr(current, key.name)).decode()}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _section(
+    section: msgspec.structs.FieldInfo,
+    values: Mapping[str, Any],
+    origins: Mapping[tuple[str, str], str],
+) -> dict[str, Any]:
+    """One section's values, each checked by itself so that a message can name it."""
+    checked: dict[str, Any] = {}
+    for key in msgspec.structs.fields(section.type):
+        if key.name not in values:
+            continue
+        try:
+            # Strict about the file's types; text from environment and flags is converted.
+            text = origins[section.name, key.name].startswith(("GREEND_", "--"))
+            checked[key.name] = msgspec.convert(values[key.name], key.type, strict=not text)
+        except msgspec.ValidationError as error:
+            raise InvalidArgument(
+                f"configuration: [{section.name}] {key.name} = {values[key.name]!r}:"
+                f" {str(error)[0].lower()}{str(error)[1:]}; it is for: {_description(key)};"
+                f" change it in {origins[section.name, key.name]}"
+            ) from None
+    return checked
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InvalidArgument(
+            f"configuration: cannot read {path}: {error.strerror}; name another file with --config"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"configuration: {path} is not TOML: {error}") from None
+    keys = list(_keys())
+    for section, content in values.items():
+        _check_known(section, {name for name, _ in keys}, "section", path)
+        if not isinstance(content, dict):
+            raise InvalidArgument(
+                f"configuration: {section} is not a section: write [{section}] above its keys"
+                f" in {path}"
+            )
+        for key in content:
+            known = {name for owner, name in keys if owner == section}
+            _check_known(key, known, f"key in [{section}]", path)
+    return values
+
+
+def _check_known(name: str, known: set[str], what: str, path: Path) -> None:
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known))}"
+    raise InvalidArgument(f"configuration: {path} has the unknown {what} {name!r}; {hint}")
+
+
+def _keys() -> Iterable[tuple[str, str]]:
     for section in msgspec.structs.fields(Settings):
         for key in msgspec.structs.fields(section.type):
-            name = f"GREEND_{section.name}_{key.name}".upper()
-            if name in environment:
-                values.setdefault(section.name, {})[key.name] = environment[name]
-    for name, changes in flags.items():
-        given = {key: value for key, value in changes.items() if value is not None}
-        if given:
-            values.setdefault(name, {}).update(given)
-    try:
-        return msgspec.convert(values, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidArgument(f"configuration: {error} ({path} and GREEND_* were read)") from None
+            yield section.name, key.name
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        raise InvalidArgument(f"configuration: cannot read {path}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidArgument(f"configuration: {path} is not TOML: {error}") from None
+def _description(key: msgspec.structs.FieldInfo) -> str:
+    (meta,) = key.type.__metadata__
+    return str(meta.description)

@@ -12,6 +12,7 @@ from msgspec import Meta
 from greend.errors import InvalidArgument
 from greend.metering.meter import MeterSettings
 from greend.model import NS_PER_S
+from greend.store.retention import DAY_NS, Retention
 
 DEFAULT_FILE = Path("/etc/greend/greend.toml")
 
@@ -57,6 +58,35 @@ class Metering(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
+class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is kept, and how safely."""
+
+    windows_days: Annotated[
+        float, Meta(gt=0, le=36500, description="how long windows are kept")
+    ] = 7.0
+    windows_gib: Annotated[
+        float, Meta(ge=0.01, le=100_000, description="GiB; beyond it the oldest windows go")
+    ] = 4.0
+    minutes_days: Annotated[
+        float, Meta(gt=0, le=36500, description="how long the ledger's minutes are kept")
+    ] = 90.0
+    synchronous: Annotated[
+        str,
+        Meta(
+            pattern="^(normal|full)$",
+            description="normal: what is acknowledged survives the process; full: power loss, too",
+        ),
+    ] = "normal"
+
+    def retention(self) -> Retention:
+        """In the store's units."""
+        return Retention(
+            windows_ns=round(self.windows_days * DAY_NS),
+            windows_bytes=round(self.windows_gib * 2**30),
+            minutes_ns=round(self.minutes_days * DAY_NS),
+        )
+
+
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The HTTP endpoint."""
 
@@ -68,6 +98,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     daemon: Daemon = Daemon()
     metering: Metering = Metering()
+    store: Store = Store()
     metrics: Metrics = Metrics()
 
 

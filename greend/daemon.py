@@ -14,7 +14,7 @@ from greend.config import Settings
 from greend.device.fleet import Fleet
 from greend.device.protocol import Driver
 from greend.device.simulated import SimulatedDriver
-from greend.errors import InvalidArgument, Unavailable
+from greend.errors import GreendError, InvalidArgument, Unavailable
 from greend.metering.clock import Clock
 from greend.metering.meter import Meter
 from greend.metering.query import Query
@@ -27,11 +27,14 @@ from greend.rpc.server import control_door, reading_door
 from greend.rpc.simulator import SimulatorServicer
 from greend.store.engine import DATABASE_NAME, migrate, open_engine
 from greend.store.reader import StoreReader
+from greend.store.retention import Retention
 from greend.store.writer import StoreWriter
 
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
+# Old rows are looked for every minute; where there are many, a step at a time.
+PRUNE_S, PRUNE_STEP_S = 60.0, 0.1
 # The whole end takes at most 2 s; what waits for the last steps gets most of it.
 DRAIN_S, GRACE_S, JOIN_S = 1.0, 0.2, 0.3
 
@@ -58,7 +61,7 @@ async def _serve(settings: Settings, driver: Driver, state_dir: Path, runtime_di
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
 
-    engine = open_engine(state_dir / DATABASE_NAME)
+    engine = open_engine(state_dir / DATABASE_NAME, synchronous=settings.store.synchronous)
     await asyncio.to_thread(migrate, engine)
     reader, writer = StoreReader(engine), StoreWriter(engine)
     left = await asyncio.to_thread(close_unfinished, writer, reader)
@@ -103,11 +106,13 @@ async def _serve(settings: Settings, driver: Driver, state_dir: Path, runtime_di
     await control.open()
     await reading.open()
     ticking = asyncio.create_task(_tick(meter))
+    pruning = asyncio.create_task(_prune(writer, settings.store.retention(), clock))
     await ended.wait()
 
     log.info("stopping")
     await windows.drain(DRAIN_S)
     ticking.cancel()
+    pruning.cancel()
     await asyncio.gather(reading.close(GRACE_S), control.close(GRACE_S))
     if not await asyncio.to_thread(fleet.stop, JOIN_S):
         log.warning("a call to the driver hangs: leaving it behind")
@@ -121,6 +126,16 @@ async def _tick(meter: Meter) -> None:
     while True:
         await asyncio.sleep(TICK_S)
         meter.tick()
+
+
+async def _prune(writer: StoreWriter, retention: Retention, clock: Clock) -> None:
+    while True:
+        more = False
+        try:
+            more = await asyncio.wrap_future(writer.prune(retention, clock.unix_ns))
+        except GreendError as error:
+            log.warning("nothing was pruned: %s", error)
+        await asyncio.sleep(PRUNE_STEP_S if more else PRUNE_S)
 
 
 class _LoopListener:

@@ -35,7 +35,7 @@ def test_what_is_printed_is_a_file_that_says_the_same(tmp_path: Path) -> None:
     settings = from_text(tmp_path, '[daemon]\nstate_dir = "/a \\"b\\""\n[metering]\nfast_hz = 7\n')
     printed = render(settings)
     assert from_text(tmp_path, printed) == settings
-    assert set(tomllib.loads(printed)) == {"daemon", "metering", "metrics"}
+    assert set(tomllib.loads(printed)) == {"daemon", "metering", "store", "metrics"}
     assert all(
         line.startswith(("#", "[")) or " = " in line or not line for line in printed.split("\n")
     )

@@ -15,25 +15,24 @@ DATABASE_NAME = "greend.db"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def open_engine(path: Path, *, read_only: bool = False) -> Engine:
+def open_engine(path: Path, *, synchronous: str = "normal") -> Engine:
     """An engine on the database at `path`, in WAL mode.
 
     Transactions are begun explicitly: left alone, pysqlite would not roll back
     changes of the schema.
     """
-    url = f"sqlite+pysqlite:///file:{path}?uri=true" + ("&mode=ro" if read_only else "")
-    engine = create_engine(url, connect_args={"isolation_level": None, "timeout": 5.0})
+    engine = create_engine(
+        f"sqlite+pysqlite:///{path}", connect_args={"isolation_level": None, "timeout": 5.0}
+    )
 
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: Any, _record: Any) -> None:
-        if not read_only:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("PRAGMA busy_timeout=5000")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={synchronous}")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN")
 
     return engine
 

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.sqlite import Insert, insert
 from greend.errors import GreendError, ResourceExhausted, Unavailable
 from greend.model import Booking, DeviceRecord, Window, WindowState
 from greend.store.records import booking_to_row, device_to_row, window_to_row
+from greend.store.retention import Retention, prune
 from greend.store.schema import Base, DeviceRow, MinuteRow, WindowRow
 
 log = logging.getLogger(__name__)
@@ -26,12 +27,13 @@ LARGEST_BATCH = 5_000
 
 @dataclass(slots=True)
 class _Write:
-    """`done` says whether all of `inserts` were new."""
+    """`done` says whether all of `inserts` were new, or whether there is more to prune."""
 
     inserts: Sequence[Window] = ()
     windows: Sequence[Window] = ()
     bookings: Sequence[Booking] = ()
     devices: Sequence[DeviceRecord] = ()
+    prune: tuple[Retention, int] | None = None
     done: "Future[bool]" = field(default_factory=Future)
 
 
@@ -71,6 +73,12 @@ class StoreWriter:
         self._queue.put(write)
         return write.done
 
+    def prune(self, retention: Retention, now_unix_ns: int) -> "Future[bool]":
+        """Queues a small step of deleting; True if there may be more to delete."""
+        write = _Write(prune=(retention, now_unix_ns))
+        self._queue.put(write)
+        return write.done
+
     def stop(self, timeout_s: float) -> None:
         """Commits what is queued and ends the thread."""
         self._queue.put(None)
@@ -107,7 +115,8 @@ class StoreWriter:
         try:
             # A lone row is a transaction by itself.
             rows_in_all = len(inserts) + len(windows) + len(bookings) + len(devices)
-            with nullcontext() if rows_in_all == 1 else _transaction(driver):
+            prunes = [write for write in batch if write.prune is not None]
+            with nullcontext() if rows_in_all == 1 and not prunes else _transaction(driver):
                 inserted = {
                     window.window_id
                     for window in inserts
@@ -120,6 +129,7 @@ class StoreWriter:
                 ):
                     if rows:
                         driver.executemany(statement, rows)
+                pruned = any(prune(driver, *write.prune) for write in prunes if write.prune)
         except Exception as error:
             self.last_error = str(error)
             log.exception("the store refused %d writes", len(batch))
@@ -129,7 +139,8 @@ class StoreWriter:
             return
         self.last_error = None
         for write in batch:
-            write.done.set_result(all(window.window_id in inserted for window in write.inserts))
+            new = all(window.window_id in inserted for window in write.inserts)
+            write.done.set_result(pruned if write.prune else new)
 
 
 @contextmanager

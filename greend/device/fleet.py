@@ -83,8 +83,10 @@ class Fleet:
                     return
 
     def _open(self) -> None:
+        with self._lock:
+            known = set(self._workers)
         try:
-            devices = self._driver.open()
+            devices = self._driver.open(known)
         except DriverError as error:
             self._listener.driver_failed(str(error))
             return

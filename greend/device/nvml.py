@@ -6,7 +6,7 @@ inferred from the architecture (FACTS.md).
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -217,7 +217,7 @@ class NvmlDriver:
     def __init__(self) -> None:
         self._initialised = False
 
-    def open(self) -> Sequence[NvmlDevice]:
+    def open(self, known: Container[str] = ()) -> Sequence[NvmlDevice]:
         """The GPUs that answer; see Driver.open."""
         try:
             if not self._initialised:
@@ -230,7 +230,9 @@ class NvmlDriver:
         devices: list[NvmlDevice] = []
         for index in range(count):
             try:
-                devices.append(NvmlDevice(pynvml.nvmlDeviceGetHandleByIndex(index), index))
+                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+                if pynvml.nvmlDeviceGetUUID(handle) not in known:
+                    devices.append(NvmlDevice(handle, index))
             except (pynvml.NVMLError, DeviceLostError) as error:
                 log.warning("GPU %d does not answer: %s", index, error)
         return devices

@@ -1,6 +1,6 @@
 """What the daemon needs of a device, and of what finds devices."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Protocol
 
 from greend.model import DeviceInfo, Sample
@@ -44,9 +44,10 @@ class Device(Protocol):
 class Driver(Protocol):
     """Finds devices."""
 
-    def open(self) -> Sequence[Device]:
-        """The devices that are there now; may be called again after a loss.
+    def open(self, known: Container[str] = ()) -> Sequence[Device]:
+        """The devices that are there now, but for those whose UUIDs are known.
 
+        May be called again after a loss: devices that work are left in peace.
         Raises DriverError when there is no driver.
         """
         ...

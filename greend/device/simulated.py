@@ -5,7 +5,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from greend.errors import InvalidArgument, OutOfRange
@@ -166,9 +166,9 @@ class SimulatedDriver:
         """This instant on the devices' clock."""
         return self._clock()
 
-    def open(self) -> Sequence[SimulatedDevice]:
-        """The same devices each time."""
-        return self._devices
+    def open(self, known: Container[str] = ()) -> Sequence[SimulatedDevice]:
+        """The same devices each time, but for those that are known."""
+        return [device for device in self._devices if device.info.uuid not in known]
 
     def close(self) -> None:
         """Nothing to end."""

@@ -5,7 +5,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from greend.errors import InvalidArgument
@@ -41,7 +41,7 @@ class Query:
         reader: StoreReader,
         registry: DeviceRegistry,
         current: Callable[[Window], Window],
-        flush: Callable[[], Awaitable[bool]],
+        flush: Callable[[], "asyncio.Future[bool]"],
     ) -> None:
         self._reader = reader
         self._registry = registry
@@ -99,7 +99,7 @@ class Query:
         for uuid in devices:
             if uuid not in known:
                 self._registry.find(uuid)
-        await self._flush()
+        await asyncio.shield(self._flush())
         since_s = None if since_unix_ns is None else since_unix_ns // NS_PER_S // 60 * 60
         until_s = None if until_unix_ns is None else -(-until_unix_ns // NS_PER_S)
         rows = await asyncio.to_thread(self._reader.ledger, devices, since_s, until_s)

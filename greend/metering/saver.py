@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from dataclasses import replace
 
 from greend.model import Booking, DeviceRecord, Window
@@ -42,23 +41,26 @@ class Saver:
         return not self._windows and not self._bookings
 
     def save(self, devices: Iterable[DeviceRecord] = ()) -> "asyncio.Future[bool]":
-        """Hands everything over; the future is done when it is committed."""
+        """Hands everything over; the future is done when it is committed.
+
+        To be awaited in `asyncio.shield`: a caller who gives up must not cancel it.
+        """
         windows, self._windows = self._windows, {}
         bookings, self._bookings = self._bookings, {}
         written = self._writer.write(
             windows=list(windows.values()), bookings=list(bookings.values()), devices=list(devices)
         )
         done = asyncio.wrap_future(written)
-        done.add_done_callback(lambda _: self._written(written, windows, bookings))
+        done.add_done_callback(lambda done: self._written(done, windows, bookings))
         return done
 
     def _written(
         self,
-        written: "Future[bool]",
+        done: "asyncio.Future[bool]",
         windows: dict[str, Window],
         bookings: dict[tuple[str, int], Booking],
     ) -> None:
-        error = written.exception()
+        error = done.exception()
         if error is None:
             for window in windows.values():
                 self._on_stored(window)

@@ -32,6 +32,14 @@ LONGEST_SOCKET_PATH_BYTES = 107
 SOCKET_MODE = 0o660
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """That an answer finds nobody any more is not: callers give up."""
+    return not record.getMessage().startswith("ExecuteBatchError")
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
+
+
 class Door:
     """A socket and what is served on it."""
 

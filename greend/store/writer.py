@@ -25,6 +25,13 @@ log = logging.getLogger(__name__)
 LARGEST_BATCH = 5_000
 
 
+def _uncancellable() -> "Future[bool]":
+    """A caller that gives up waiting must not take back what it said."""
+    future: Future[bool] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
 @dataclass(slots=True)
 class _Write:
     """`done` says whether all of `inserts` were new, or whether there is more to prune."""
@@ -34,7 +41,7 @@ class _Write:
     bookings: Sequence[Booking] = ()
     devices: Sequence[DeviceRecord] = ()
     prune: tuple[Retention, int] | None = None
-    done: "Future[bool]" = field(default_factory=Future)
+    done: "Future[bool]" = field(default_factory=_uncancellable)
 
 
 class StoreWriter:

@@ -5,15 +5,14 @@ import fcntl
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greend.config import Settings
 from greend.device.fleet import Fleet
 from greend.device.protocol import Driver
-from greend.device.simulated import SimulatedDriver
 from greend.errors import GreendError, InvalidArgument, Unavailable
 from greend.metering.clock import Clock
 from greend.metering.meter import Meter
@@ -24,11 +23,13 @@ from greend.metering.service import WindowService, close_unfinished
 from greend.model import DeviceInfo, Sample
 from greend.rpc.metering import MeteringServicer
 from greend.rpc.server import control_door, reading_door
-from greend.rpc.simulator import SimulatorServicer
 from greend.store.engine import DATABASE_NAME, migrate, open_engine
 from greend.store.reader import StoreReader
 from greend.store.retention import Retention
 from greend.store.writer import StoreWriter
+
+if TYPE_CHECKING:
+    from greend.device.simulated import SimulatedDriver
 
 log = logging.getLogger(__name__)
 
@@ -45,17 +46,33 @@ def run(settings: Settings, simulate: str | None) -> None:
     Raises GreendError if it cannot start: directories not writable, another daemon
     on the socket, a database of a newer version, a wrong `simulate`.
     """
-    driver = _driver(simulate)
+    # What is switched off is not imported.
+    simulated: SimulatedDriver | None = None
+    driver: Driver
+    if simulate is not None:
+        from greend.device import simulated as module
+
+        driver = simulated = module.SimulatedDriver(simulate)
+    else:
+        from greend.device.nvml import NvmlDriver
+
+        driver = NvmlDriver()
     state_dir, runtime_dir = Path(settings.daemon.state_dir), Path(settings.daemon.runtime_dir)
     with ExitStack() as stack:
         _make(state_dir, 0o750)
         _make(runtime_dir, 0o755)
         for directory in sorted({state_dir.resolve(), runtime_dir.resolve()}):
             stack.enter_context(_lock(directory))
-        asyncio.run(_serve(settings, driver, state_dir, runtime_dir))
+        asyncio.run(_serve(settings, driver, simulated, state_dir, runtime_dir))
 
 
-async def _serve(settings: Settings, driver: Driver, state_dir: Path, runtime_dir: Path) -> None:
+async def _serve(
+    settings: Settings,
+    driver: Driver,
+    simulated: "SimulatedDriver | None",
+    state_dir: Path,
+    runtime_dir: Path,
+) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -92,13 +109,13 @@ async def _serve(settings: Settings, driver: Driver, state_dir: Path, runtime_di
 
     # What is not built yet is abstract to the type checker and UNIMPLEMENTED to callers.
     metering = MeteringServicer(  # type: ignore[abstract]
-        windows, query, meter, clock, store_error=lambda: writer.last_error
+        windows, query, meter, clock, store_error=lambda: writer.error
     )
-    simulator = (
-        SimulatorServicer(driver, wall_offset_ns=lambda: clock.offset_ns)
-        if isinstance(driver, SimulatedDriver)
-        else None
-    )
+    simulator = None
+    if simulated is not None:
+        from greend.rpc.simulator import SimulatorServicer
+
+        simulator = SimulatorServicer(simulated, wall_offset_ns=lambda: clock.offset_ns)
     reading = reading_door(runtime_dir / "greend.sock", settings.daemon.group, metering, simulator)
     control = control_door(runtime_dir / "control.sock", settings.daemon.control_group)
 
@@ -110,16 +127,26 @@ async def _serve(settings: Settings, driver: Driver, state_dir: Path, runtime_di
     await ended.wait()
 
     log.info("stopping")
-    await windows.drain(DRAIN_S)
+    await _bounded(windows.drain(DRAIN_S), DRAIN_S + JOIN_S)
     ticking.cancel()
     pruning.cancel()
     await asyncio.gather(reading.close(GRACE_S), control.close(GRACE_S))
     if not await asyncio.to_thread(fleet.stop, JOIN_S):
         log.warning("a call to the driver hangs: leaving it behind")
-    await meter.flush()
+    await _bounded(meter.flush(), JOIN_S)
     await asyncio.to_thread(writer.stop, JOIN_S)
     engine.dispose()
     log.info("stopped")
+
+
+async def _bounded(what: Awaitable[object], timeout_s: float) -> None:
+    """Nothing may keep the daemon from ending."""
+    try:
+        await asyncio.wait_for(what, timeout_s)
+    except TimeoutError:
+        log.error("gave up after %.1f s: the store does not answer", timeout_s)
+    except GreendError as error:
+        log.error("not stored at the end: %s", error)
 
 
 async def _tick(meter: Meter) -> None:
@@ -155,6 +182,9 @@ class _LoopListener:
     def driver_failed(self, reason: str) -> None:
         self._call(self._meter.driver_failed, reason)
 
+    def missing(self, reasons: Sequence[str]) -> None:
+        self._call(self._meter.missing, reasons)
+
     def sampled(self, sample: Sample) -> None:
         self._call(self._meter.sampled, sample)
 
@@ -170,14 +200,6 @@ class _LoopListener:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:
             log.debug("the loop has ended: %s dropped", function)
-
-
-def _driver(simulate: str | None) -> Driver:
-    if simulate is not None:
-        return SimulatedDriver(simulate)
-    from greend.device.nvml import NvmlDriver  # what is switched off is not imported
-
-    return NvmlDriver()
 
 
 def _make(directory: Path, mode: int) -> None:

@@ -5,7 +5,7 @@ is None, never 0. A device is named by its UUID.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 NS_PER_S = 1_000_000_000
@@ -203,6 +203,16 @@ class Booking:
     unattributed_mj: float = 0.0
     gap_mj: float = 0.0
     unknown_ns: float = 0.0
+
+    def plus(self, **amounts: float) -> "Booking":
+        """The sum with these amounts."""
+        return replace(
+            self, **{name: getattr(self, name) + amount for name, amount in amounts.items()}
+        )
+
+
+# What is booked, apart from where.
+AMOUNTS = tuple(name for name in Booking.__slots__ if name.endswith(("_mj", "_ns")))
 
 
 @dataclass(frozen=True, slots=True)

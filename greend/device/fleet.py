@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Sequence
 from typing import Protocol
 
 from greend.device.protocol import Device, Driver, DriverError
@@ -19,6 +20,9 @@ class FleetListener(Listener, Protocol):
     def found(self, info: DeviceInfo) -> None:
         """A device answers; samples follow."""
 
+    def missing(self, reasons: Sequence[str]) -> None:
+        """What the driver knows and does not answer; it will be tried again."""
+
     def driver_failed(self, reason: str) -> None:
         """There is no driver; it will be tried again."""
 
@@ -33,8 +37,10 @@ class Fleet:
         self._workers: dict[str, DeviceWorker] = {}
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        # Every device seen in this run: one that has no worker is looked for.
+        # Every device seen in this run: one that has no worker is looked for, as is
+        # one that has never answered.
         self._known: set[str] = set()
+        self._incomplete = True
         self._stopping = False
         # The search has a thread of its own: a driver can hang while it is opened.
         self._thread = threading.Thread(target=self._search, name="device-search", daemon=True)
@@ -75,18 +81,21 @@ class Fleet:
             self._open()
             with self._changed:
                 # A lost GPU takes a while to come back; a complete host changes rarely.
-                while not self._stopping and self._known and self._known == self._workers.keys():
+                while not self._stopping and self._complete():
                     self._changed.wait()
                 if not self._stopping:
                     self._changed.wait(RETRY_S)
                 if self._stopping:
                     return
 
+    def _complete(self) -> bool:
+        return bool(self._known) and not self._incomplete and self._known == self._workers.keys()
+
     def _open(self) -> None:
         with self._lock:
             known = set(self._workers)
         try:
-            devices = self._driver.open(known)
+            devices, missing = self._driver.open(known)
         except DriverError as error:
             self._listener.driver_failed(str(error))
             return
@@ -94,6 +103,9 @@ class Fleet:
             log.exception("opening the driver failed")
             self._listener.driver_failed(f"{type(error).__name__}; see the daemon's log")
             return
+        self._listener.missing(missing)
+        with self._lock:
+            self._incomplete = bool(missing)
         for device in devices:
             self._add(device)
 

@@ -217,8 +217,8 @@ class NvmlDriver:
     def __init__(self) -> None:
         self._initialised = False
 
-    def open(self, known: Container[str] = ()) -> Sequence[NvmlDevice]:
-        """The GPUs that answer; see Driver.open."""
+    def open(self, known: Container[str] = ()) -> tuple[Sequence[NvmlDevice], Sequence[str]]:
+        """The GPUs that answer, and those that do not; see Driver.open."""
         try:
             if not self._initialised:
                 pynvml.nvmlInit()
@@ -228,14 +228,15 @@ class NvmlDriver:
             self.close()
             raise DriverError(_explain(error)) from error
         devices: list[NvmlDevice] = []
+        missing: list[str] = []
         for index in range(count):
             try:
                 handle = pynvml.nvmlDeviceGetHandleByIndex(index)
                 if pynvml.nvmlDeviceGetUUID(handle) not in known:
                     devices.append(NvmlDevice(handle, index))
             except (pynvml.NVMLError, DeviceLostError) as error:
-                log.warning("GPU %d does not answer: %s", index, error)
-        return devices
+                missing.append(f"GPU {index} does not answer: {error}")
+        return devices, missing
 
     def close(self) -> None:
         """Shuts NVML down; see Driver.close."""

@@ -44,10 +44,11 @@ class Device(Protocol):
 class Driver(Protocol):
     """Finds devices."""
 
-    def open(self, known: Container[str] = ()) -> Sequence[Device]:
+    def open(self, known: Container[str] = ()) -> tuple[Sequence[Device], Sequence[str]]:
         """The devices that are there now, but for those whose UUIDs are known.
 
-        May be called again after a loss: devices that work are left in peace.
+        And what is there but does not answer, for people. May be called again after
+        a loss: devices that work are left in peace.
         Raises DriverError when there is no driver.
         """
         ...

@@ -166,9 +166,9 @@ class SimulatedDriver:
         """This instant on the devices' clock."""
         return self._clock()
 
-    def open(self, known: Container[str] = ()) -> Sequence[SimulatedDevice]:
+    def open(self, known: Container[str] = ()) -> tuple[Sequence[SimulatedDevice], Sequence[str]]:
         """The same devices each time, but for those that are known."""
-        return [device for device in self._devices if device.info.uuid not in known]
+        return [device for device in self._devices if device.info.uuid not in known], []
 
     def close(self) -> None:
         """Nothing to end."""

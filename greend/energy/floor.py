@@ -7,7 +7,7 @@ from greend.model import NS_PER_S
 
 # The floor drifts by watts in minutes: about a minute's steps are its estimate.
 RECENT_FLOOR_NS = 60 * NS_PER_S
-RECENT_BACKGROUND_NS = 10 * NS_PER_S
+RECENT_BACKGROUND_NS = 30 * NS_PER_S
 # Fewer say nothing: steps are not located exactly at first, and utilization lags
 # behind the power.
 FEWEST_FLOOR_STEPS = 3
@@ -52,6 +52,7 @@ class FloorEstimator:
             for state in (False, True)
         }
         self._background = _RecentMedian(RECENT_BACKGROUND_NS, FEWEST_BACKGROUND_STEPS)
+        self._background_seen_ns = 0
         self.context_alive = False
 
     def add_unoccupied(self, now_ns: int, power_mw: float, utilization_percent: int | None) -> None:
@@ -61,6 +62,7 @@ class FloorEstimator:
         background only if it exceeds it clearly; else the floor would never
         follow its own drift.
         """
+        self._background_seen_ns = now_ns
         floor = self._floors[self.context_alive]
         busy = utilization_percent is not None and utilization_percent > 0
         if utilization_percent is None and floor.value is not None:
@@ -76,7 +78,8 @@ class FloorEstimator:
         state = self.context_alive if context_alive is None else context_alive
         return self._floors[state].value
 
-    @property
-    def background_mw(self) -> float:
-        """Power above the floor lately drawn while no window was open."""
+    def background_mw(self, now_ns: int) -> float:
+        """Power above the floor lately drawn while no window was open; 0 if that is long ago."""
+        if now_ns - self._background_seen_ns > RECENT_BACKGROUND_NS:
+            return 0.0
         return self._background.value or 0.0

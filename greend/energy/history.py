@@ -9,11 +9,44 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from greend.energy.shaping import LIMIT_MARGIN, mw_to_rate
 from greend.model import NS_PER_S, Flag, Source
 
 KEPT_NS = 600 * NS_PER_S
+MOST_PIECES = 64
+
+
+class Piece(NamedTuple):
+    """A part of a step in which nobody started or stopped.
+
+    `floor` and `rest` are what one unit of weight got, in mJ/ns.
+    """
+
+    begin_ns: int
+    end_ns: int
+    floor: float
+    rest: float
+    open_count: int
+
+
+def coarse(pieces: list[Piece]) -> list[Piece]:
+    """At most MOST_PIECES, neighbours merged: thousands of windows may end in one step."""
+    while len(pieces) > MOST_PIECES:
+        pieces = [_merged(pieces[at : at + 2]) for at in range(0, len(pieces), 2)]
+    return pieces
+
+
+def _merged(pieces: list[Piece]) -> Piece:
+    length_ns = pieces[-1].end_ns - pieces[0].begin_ns
+    return Piece(
+        pieces[0].begin_ns,
+        pieces[-1].end_ns,
+        sum(piece.floor * (piece.end_ns - piece.begin_ns) for piece in pieces) / length_ns,
+        sum(piece.rest * (piece.end_ns - piece.begin_ns) for piece in pieces) / length_ns,
+        max(piece.open_count for piece in pieces),
+    )
 
 
 @dataclass(slots=True)
@@ -22,7 +55,7 @@ class ClosedStep:
 
     `idle_times` are the times of which the floor was booked to idle;
     `remainder_mj` was booked to unattributed (without the background, which is
-    somebody else's work). `*_per_weight` is what one unit of weight got.
+    somebody else's work). `pieces` are the times between its events.
     """
 
     start_ns: int
@@ -34,9 +67,7 @@ class ClosedStep:
     power_limit_mw: int | None
     sm_clock_mhz: float | None
     idle_times: list[tuple[int, int]]
-    floor_per_weight: float
-    rest_per_weight: float
-    most_open: int
+    pieces: list["Piece"]
     facts: frozenset[Flag | Source]
 
 

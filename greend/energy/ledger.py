@@ -2,10 +2,10 @@
 
 import heapq
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from greend.energy.floor import FloorEstimator
-from greend.energy.history import ClosedStep, History, Taken, put_back
+from greend.energy.history import ClosedStep, History, Piece, Taken, coarse, put_back
 from greend.energy.shaping import shape
 from greend.energy.sharing import WEIGHT_UNIT, Claim, Sharing
 from greend.energy.timeline import Step, Timeline
@@ -16,6 +16,7 @@ from greend.model import NS_PER_S, Booking, Flag, Sample, Share, Source
 # how events arrived.
 _Event = tuple[int, int, str]
 _START, _STOP, _END = 0, 1, 2
+REBASE_NS = 3600 * NS_PER_S
 _CHANGE = {_START: 1, _STOP: -1}
 
 
@@ -38,12 +39,13 @@ class DeviceLedger:
     def __init__(
         self,
         device: str,
+        begin_ns: int,
         *,
         has_counter: bool,
         remembered_floor_mw: dict[bool, float] | None = None,
     ) -> None:
         self.device = device
-        self.timeline = Timeline(has_counter=has_counter)
+        self.timeline = Timeline(begin_ns, has_counter=has_counter)
         self.floor = FloorEstimator(remembered_floor_mw)
         self._history = History()
         self._sharing = Sharing()
@@ -55,6 +57,7 @@ class DeviceLedger:
         self._bookings: dict[int, Booking] = {}
         # Nobody knows what was before the first step, nor just where it began.
         self._after_window = True
+        self._rebased_ns = begin_ns
 
     # Events
 
@@ -64,8 +67,8 @@ class DeviceLedger:
         return bool(self._claims)
 
     @property
-    def begin_ns(self) -> int | None:
-        """The earliest instant at which a window can start; None before the first sample."""
+    def begin_ns(self) -> int:
+        """The earliest instant at which a window can start."""
         begin_ns = self._history.begin_ns
         return self.timeline.begin_ns if begin_ns is None else begin_ns
 
@@ -128,27 +131,31 @@ class DeviceLedger:
             step.start_ns, step.end_ns, [(at_ns, _CHANGE[kind]) for at_ns, kind, _ in events]
         )
         floor_mw = self.floor.floor_mw()
-        background_mw = self.floor.background_mw
+        background_mw = self.floor.background_mw(step.start_ns)
         shaped = shape(step, energy_mj or 0, occupied_ns, floor_mw, background_mw)
         facts = self._facts(step, placed=energy_mj is not None, background=shaped.background > 0)
-        begun = sharing.begin_step(facts)
+        sharing.begin_step(facts)
 
         windows_mj = idle_mj = 0.0
         idle_times: list[tuple[int, int]] = []
-        most_open = sharing.open_count
+        pieces: list[Piece] = []
+        touched = sharing.open_count > 0 or bool(events)
         settled: list[Claim] = []
         cursor_ns = step.start_ns
 
         def advance(until_ns: int) -> None:
             nonlocal windows_mj, idle_mj, cursor_ns
-            to_windows_mj, to_idle_mj = sharing.advance(
+            if until_ns <= cursor_ns:
+                return
+            to_windows_mj, to_idle_mj, piece = sharing.advance(
                 cursor_ns, until_ns, shaped, step.sm_clock_mhz
             )
             windows_mj += to_windows_mj
             idle_mj += to_idle_mj
-            if not sharing.open_count and until_ns > cursor_ns:
+            pieces.append(piece)
+            if not sharing.open_count:
                 idle_times.append((cursor_ns, until_ns))
-            cursor_ns = max(cursor_ns, until_ns)
+            cursor_ns = until_ns
 
         for at_ns, kind, window_id in [*events, (step.end_ns, _END, "")]:
             # Events of one instant act together: only the passing of time settles.
@@ -159,12 +166,11 @@ class DeviceLedger:
                     settled += sharing.settle_falling()
                 advance(at_ns)
             if kind == _START:
-                self._join(self._claims[window_id])
-                most_open = max(most_open, sharing.open_count)
+                self._join(self._claims[window_id], cursor_ns)
             elif kind == _STOP:
-                settled += self._leave(self._claims[window_id], at_ns)
+                settled += self._leave(self._claims[window_id], at_ns, cursor_ns)
 
-        floor_per_weight, rest_per_weight = sharing.end_step(begun)
+        sharing.end_step()
         measured_mj = float(step.energy_mj or 0)
         self._add_booking(
             minute_s,
@@ -175,7 +181,7 @@ class DeviceLedger:
             gap_mj=measured_mj if energy_mj is None else 0.0,
             unknown_ns=step.unknown_ns,
         )
-        self._learn_floor(step, energy_mj, occupied=occupied_ns > 0 or most_open > 0)
+        self._learn_floor(step, energy_mj, occupied=occupied_ns > 0 or touched)
         self._history.append(
             ClosedStep(
                 start_ns=step.start_ns,
@@ -187,26 +193,30 @@ class DeviceLedger:
                 power_limit_mw=step.power_limit_mw,
                 sm_clock_mhz=step.sm_clock_mhz,
                 idle_times=idle_times,
-                floor_per_weight=floor_per_weight,
-                rest_per_weight=rest_per_weight,
-                most_open=most_open,
+                pieces=coarse(pieces),
                 facts=facts,
             )
         )
-        if sharing.idle:
+        unused = not sharing.open_count and not sharing.falling
+        if unused or (step.end_ns - self._rebased_ns > REBASE_NS and not sharing.falling):
             sharing.rebase()
+            self._rebased_ns = step.end_ns
         return settled
 
-    def _join(self, claim: Claim) -> None:
+    def _join(self, claim: Claim, at_ns: int) -> None:
         self._sharing.start(claim)
         if self._children[claim.window_id]:
-            self._sharing.pause(claim.window_id)
+            self._pause(claim.window_id, at_ns)
         if claim.parent_id:
             self._children[claim.parent_id] += 1
             if self._children[claim.parent_id] == 1 and self._sharing.is_open(claim.parent_id):
-                self._sharing.pause(claim.parent_id)
+                self._pause(claim.parent_id, at_ns)
 
-    def _leave(self, claim: Claim, at_ns: int) -> list[Claim]:
+    def _pause(self, window_id: str, at_ns: int) -> None:
+        self._sharing.pause(window_id)
+        self._claims[window_id].pauses.append((at_ns, None))
+
+    def _leave(self, claim: Claim, at_ns: int, cursor_ns: int) -> list[Claim]:
         settled = self._sharing.stop(claim.window_id, at_ns)
         if claim.parent_id:
             self._children[claim.parent_id] -= 1
@@ -214,6 +224,8 @@ class DeviceLedger:
                 del self._children[claim.parent_id]
                 if self._sharing.is_open(claim.parent_id):
                     self._sharing.resume(claim.parent_id)
+                    pauses = self._claims[claim.parent_id].pauses
+                    pauses[-1] = (pauses[-1][0], cursor_ns)
         return settled
 
     def _events_before(self, end_ns: int) -> list[_Event]:
@@ -245,14 +257,14 @@ class DeviceLedger:
 
     def _add_booking(self, minute_s: int, **amounts: float) -> None:
         booking = self._bookings.get(minute_s) or Booking(self.device, minute_s)
-        self._bookings[minute_s] = replace(
-            booking, **{name: getattr(booking, name) + amount for name, amount in amounts.items()}
-        )
+        self._bookings[minute_s] = booking.plus(**amounts)
 
     # Late events
 
     def _claim_late(self, claim: Claim, start_ns: int, stop_ns: int) -> None:
         """Takes from closed steps what they booked to nobody."""
+        if start_ns >= stop_ns:
+            return
         for taken in self._history.take(start_ns, stop_ns):
             self._late.setdefault(claim.window_id, []).append(taken)
             self._move_late(claim, taken, +1)
@@ -290,34 +302,46 @@ class DeviceLedger:
     def _give_back(self, claim: Claim, stop_ns: int, closed_ns: int) -> None:
         """Returns what an open window got in closed steps after its stop.
 
-        What a step gave is taken as even over the window's time in it, but never
-        more than the window has. A late window that was alone leaves idle time.
+        Never more than it has; where it was alone, its floor was idle time.
         """
         after_ns = max(stop_ns, claim.joined_ns)
         so_far = self._sharing.peek(claim)
         idle_mj, active_mj = so_far.idle_mj, so_far.active_mj
         for step in reversed(list(self._history.overlapping(after_ns, closed_ns))):
+            to_idle_mj = to_nobody_mj = 0.0
+            for piece in step.pieces:
+                begin_ns = max(piece.begin_ns, after_ns)
+                own_ns = _open_ns(claim, begin_ns, piece.end_ns)
+                floor_mj = min(own_ns * claim.weight * piece.floor, idle_mj)
+                rest_mj = min(own_ns * claim.weight * piece.rest, active_mj)
+                idle_mj -= floor_mj
+                active_mj -= rest_mj
+                claim.idle_mj -= floor_mj
+                claim.active_mj -= rest_mj
+                to_nobody_mj += rest_mj
+                if piece.open_count == 1 and own_ns:
+                    to_idle_mj += floor_mj
+                    step.idle_times.append((begin_ns, piece.end_ns))
+                else:
+                    to_nobody_mj += floor_mj
             overlap_ns = step.end_ns - max(after_ns, step.start_ns)
-            part = overlap_ns / (step.end_ns - max(step.start_ns, claim.joined_ns))
-            floor_mj = min(part * claim.weight * step.floor_per_weight, idle_mj)
-            rest_mj = min(part * claim.weight * step.rest_per_weight, active_mj)
-            idle_mj -= floor_mj
-            active_mj -= rest_mj
-            claim.idle_mj -= floor_mj
-            claim.active_mj -= rest_mj
             claim.device_mj -= step.device * overlap_ns
             if step.sm_clock_mhz is not None:
                 claim.clock_mhz_ns -= step.sm_clock_mhz * overlap_ns
                 claim.clock_ns -= overlap_ns
-            if step.most_open == 1:
-                step.idle_times.append((step.end_ns - overlap_ns, step.end_ns))
-                to_idle_mj, to_nobody_mj = floor_mj, rest_mj
-            else:
-                to_idle_mj, to_nobody_mj = 0.0, floor_mj + rest_mj
             step.remainder_mj += to_nobody_mj
             self._add_booking(
                 step.minute_unix_s,
-                windows_mj=-(floor_mj + rest_mj),
+                windows_mj=-(to_idle_mj + to_nobody_mj),
                 idle_mj=to_idle_mj,
                 unattributed_mj=to_nobody_mj,
             )
+
+
+def _open_ns(claim: Claim, begin_ns: int, end_ns: int) -> int:
+    """For how long of an interval a window claimed something."""
+    length_ns = max(end_ns - begin_ns, 0)
+    for since_ns, until_ns in claim.pauses:
+        until_ns = end_ns if until_ns is None else until_ns
+        length_ns -= max(min(end_ns, until_ns) - max(begin_ns, since_ns), 0)
+    return max(length_ns, 0)

@@ -20,7 +20,6 @@ class Shape:
     background: float
     rest: float
     remainder: float
-    floor_known: bool
 
     @property
     def unattributed(self) -> float:
@@ -38,7 +37,7 @@ def shape(
     duration_ns = step.duration_ns
     mean = energy_mj / duration_ns
     if floor_mw is None:
-        return Shape(mean, 0.0, 0.0, 0.0, floor_known=False)
+        return Shape(mean, 0.0, 0.0, 0.0)
     floor = min(mw_to_rate(floor_mw), mean)
     background = min(mw_to_rate(background_mw), mean - floor)
     above_mj = energy_mj - (floor + background) * duration_ns
@@ -49,7 +48,7 @@ def shape(
             highest = mw_to_rate(step.power_limit_mw) * LIMIT_MARGIN - floor - background
             rest = min(rest, max(highest, 0.0))
     remainder = max(above_mj - rest * occupied_ns, 0.0) / duration_ns
-    return Shape(floor, background, rest, remainder, floor_known=True)
+    return Shape(floor, background, rest, remainder)
 
 
 def mw_to_rate(power_mw: float) -> float:

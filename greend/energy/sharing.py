@@ -9,6 +9,7 @@ windows are open.
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from greend.energy.history import Piece
 from greend.energy.shaping import Shape
 from greend.energy.summation import CompensatedSum
 from greend.model import NS_PER_MS, Flag, Share, Source
@@ -44,6 +45,8 @@ class Claim:
     clock_mhz_ns: float = 0.0
     clock_ns: float = 0.0
     facts: set[Flag | Source] = field(default_factory=set)
+    # When it claimed nothing, as a child was open: (since, until or None).
+    pauses: list[tuple[int, int | None]] = field(default_factory=list)
 
     def share(self) -> Share:
         """The claim as a value."""
@@ -110,9 +113,9 @@ class Sharing:
         return window_id in self._open or window_id in self._paused
 
     @property
-    def idle(self) -> bool:
-        """Nobody is open or falling."""
-        return not self._open and not self._paused and not self._falling
+    def falling(self) -> bool:
+        """Whether work falls off after its windows ended."""
+        return bool(self._falling)
 
     def occupied_ns(self, start_ns: int, end_ns: int, events: Iterable[tuple[int, int]]) -> int:
         """How much of a step is occupied, given its events as (instant, +1 or -1) in order."""
@@ -127,30 +130,33 @@ class Sharing:
                 fallen_ns = instant_ns + FALL_TIME_NS
         return occupied_ns
 
-    def begin_step(self, facts: frozenset[Flag | Source]) -> tuple[_State, _State]:
+    def begin_step(self, facts: frozenset[Flag | Source]) -> None:
         """From here on pieces belong to a step of which these facts are true."""
         self._step_facts = facts
-        return self._floor.state, self._rest.state
 
-    def end_step(self, begun: tuple[_State, _State]) -> tuple[float, float]:
-        """Ends the step; returns what one unit of weight got of floor and rest in it."""
+    def end_step(self) -> None:
+        """Who is open now has seen the step."""
         for place, fact in enumerate(FACTS):
             self._fact_counts[place] += fact in self._step_facts
-        return self._floor.since(begun[0]), self._rest.since(begun[1])
 
     def advance(
         self, begin_ns: int, end_ns: int, shape: Shape, sm_clock_mhz: float | None
-    ) -> tuple[float, float]:
-        """Shares out a piece in which nobody starts or stops; returns (windows', idle) mJ."""
+    ) -> tuple[float, float, Piece]:
+        """Shares out a piece in which nobody starts or stops.
+
+        Returns what windows and what idle got, in mJ, and what a unit of weight got.
+        """
         length_ns = end_ns - begin_ns
-        if length_ns <= 0:
-            return 0.0, 0.0
+        piece = Piece(begin_ns, end_ns, 0.0, 0.0, self.open_count)
         floor_mj, rest_mj = shape.floor * length_ns, shape.rest * length_ns
         device_mj = floor_mj + shape.unattributed * length_ns
         windows_mj, idle_mj = 0.0, floor_mj
         if self._open:
             self._floor.add(floor_mj / self._open_weight)
             self._rest.add(rest_mj / self._open_weight)
+            piece = piece._replace(
+                floor=shape.floor / self._open_weight, rest=shape.rest / self._open_weight
+            )
             windows_mj, idle_mj = floor_mj + rest_mj, 0.0
             device_mj += rest_mj
         elif self._falling:
@@ -161,7 +167,7 @@ class Sharing:
         if sm_clock_mhz is not None:
             self._clock.add(sm_clock_mhz * length_ns)
             self._clock_time.add(length_ns)
-        return windows_mj, idle_mj
+        return windows_mj, idle_mj, piece
 
     def fallen_before(self, instant_ns: int) -> int | None:
         """When falling work was over, if that is before `instant_ns`.
@@ -176,15 +182,7 @@ class Sharing:
 
     def start(self, claim: Claim) -> None:
         """A window joins."""
-        mark = _Mark(
-            self._floor.state,
-            self._rest.state,
-            self._device.state,
-            self._clock.state,
-            self._clock_time.state,
-            tuple(self._fact_counts),
-        )
-        self._open[claim.window_id] = (claim, mark)
+        self._open[claim.window_id] = claim, self._mark()
         self._open_weight += claim.weight
 
     def pause(self, window_id: str) -> None:
@@ -245,10 +243,32 @@ class Sharing:
         return so_far.share()
 
     def rebase(self) -> None:
-        """Clears the sums; only while nobody is open or falling."""
-        assert self.idle
+        """Starts the sums anew: what they hold is given to the windows that it belongs to.
+
+        Nobody may be falling.
+        """
+        assert not self._falling
+        for claim, mark in self._open.values():
+            self._count(claim, mark)
+            claim.active_mj += claim.weight * self._rest.since(mark.rest)
+        for claim, mark in self._paused.values():
+            self._count(claim, self._shares_from_now(mark))
         for running in (self._floor, self._rest, self._device, self._clock, self._clock_time):
             running.clear()
+        mark = self._mark()
+        for windows in (self._open, self._paused):
+            for window_id, (claim, _) in windows.items():
+                windows[window_id] = claim, mark
+
+    def _mark(self) -> _Mark:
+        return _Mark(
+            self._floor.state,
+            self._rest.state,
+            self._device.state,
+            self._clock.state,
+            self._clock_time.state,
+            tuple(self._fact_counts),
+        )
 
     def _shares_from_now(self, mark: _Mark) -> _Mark:
         return replace(mark, floor=self._floor.state, rest=self._rest.state)

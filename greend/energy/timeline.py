@@ -47,6 +47,7 @@ class _Edge:
     seen: Interval
     energy_mj: int
     reset: bool = False
+    unknown: bool = False
     utilization_percent: int | None = None
     clock_sum_mhz: int = 0
     clock_count: int = 0
@@ -60,17 +61,17 @@ class Timeline:
     end has been seen and the lateness allowance is over.
     """
 
-    def __init__(self, *, has_counter: bool) -> None:
+    def __init__(self, begin_ns: int, *, has_counter: bool) -> None:
         self._source = Source.ENERGY_COUNTER if has_counter else Source.POWER
         self._locator = EdgeLocator()
         self._edges: deque[_Edge] = deque()
         self._last: Sample | None = None
-        self._changed_ns = 0
+        self._changed_ns = begin_ns
         self._silent = False
         self._integrated_pj = 0
         self._pending = _Edge(Interval(0, 0), 0)
-        # The first sample; the end of the last step given out.
-        self.begin_ns: int | None = None
+        self.begin_ns = begin_ns
+        # The end of the last step given out.
         self.closed_until_ns: int | None = None
 
     def add(self, sample: Sample) -> None:
@@ -83,10 +84,13 @@ class Timeline:
         if self._last is None:
             self._begin(now, energy_mj)
         elif self._source is Source.POWER:
-            self._append(Interval(now, now), energy_mj)
+            # Power that nobody read for so long is not known by the readings around it.
+            silent = now - self._last.monotonic_ns >= SILENCE_NS
+            self._append(Interval(now, now), energy_mj, unknown=silent)
         else:
             before = self._edges[-1].energy_mj
-            absurd_mj = (now - self._last.monotonic_ns + NS_PER_S) * ABSURD_POWER_MW // NS_PER_S
+            # A counter that stood still may catch up.
+            absurd_mj = (now - self._changed_ns + NS_PER_S) * ABSURD_POWER_MW // NS_PER_S
             seen = Interval(
                 max(self._last.monotonic_ns, now - self._locator.period.high),
                 now,
@@ -117,7 +121,7 @@ class Timeline:
         end_ns = max(round(self._locator.locate(edge.seen).middle), start_ns + 1)
         self.closed_until_ns = end_ns
         silent, self._silent = self._silent, False
-        unknown = edge.reset
+        unknown = edge.reset or edge.unknown
         return Step(
             start_ns=start_ns,
             end_ns=end_ns,
@@ -133,7 +137,7 @@ class Timeline:
 
     def _close_silence(self, now_ns: int, lateness_ns: int) -> Iterator[Step]:
         """Nothing waits for ever: what a silent sensor counted meanwhile comes as a gap later."""
-        if not self._edges or now_ns - self._changed_ns < SILENCE_NS:
+        if now_ns - self._changed_ns < SILENCE_NS:
             return
         start_ns = self._changed_ns if self.closed_until_ns is None else self.closed_until_ns
         end_ns = now_ns - lateness_ns
@@ -143,14 +147,15 @@ class Timeline:
             yield Step(start_ns, end_ns, None, self._source, placed=False)
 
     def _begin(self, now_ns: int, energy_mj: int) -> None:
-        self.begin_ns = self._changed_ns = now_ns
         # What the counter shows at first it has shown since its last step.
         early_ns = USUAL_PERIOD_NS if self._source is Source.ENERGY_COUNTER else 0
         self._append(Interval(now_ns - early_ns, now_ns), energy_mj)
 
-    def _append(self, seen: Interval, energy_mj: int, *, reset: bool = False) -> None:
+    def _append(
+        self, seen: Interval, energy_mj: int, *, reset: bool = False, unknown: bool = False
+    ) -> None:
         edge, self._pending = self._pending, _Edge(Interval(0, 0), 0)
-        edge.seen, edge.energy_mj, edge.reset = seen, energy_mj, reset
+        edge.seen, edge.energy_mj, edge.reset, edge.unknown = seen, energy_mj, reset, unknown
         self._edges.append(edge)
         self._changed_ns = round(seen.high)
 
@@ -174,6 +179,8 @@ class Timeline:
         if self._last is not None:
             assert self._last.power_mw is not None
             elapsed_ns = sample.monotonic_ns - self._last.monotonic_ns
+            if elapsed_ns >= SILENCE_NS:
+                return self._integrated_pj // 1_000_000_000
             # Trapezoid; in mW x ns = pJ, so nothing is rounded away from step to step.
             self._integrated_pj += (sample.power_mw + self._last.power_mw) * elapsed_ns // 2
         return self._integrated_pj // 1_000_000_000

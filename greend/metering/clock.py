@@ -13,7 +13,7 @@ TOLERANCE_NS = NS_PER_MS
 class Clock:
     """CLOCK_MONOTONIC, and the offset that turns it into Unix time.
 
-    The same Unix instant, told twice, is the same monotonic instant.
+    The same Unix instant, told twice in a row, is the same monotonic instant.
     """
 
     def __init__(

@@ -17,11 +17,6 @@ class Feed(Generic[Item]):
     def __init__(self) -> None:
         self._watchers: set[_Watcher[Item]] = set()
 
-    @property
-    def watched(self) -> bool:
-        """Whether anybody watches."""
-        return bool(self._watchers)
-
     def publish(self, item: Item) -> None:
         """Gives an item to every watcher."""
         for watcher in self._watchers:

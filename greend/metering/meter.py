@@ -87,6 +87,7 @@ class Meter:
         if device is None:
             ledger = DeviceLedger(
                 info.uuid,
+                self._clock.monotonic_ns(),
                 has_counter=info.capabilities.energy_counter,
                 remembered_floor_mw=_floors(self._remembered.get(info.uuid)),
             )
@@ -98,11 +99,18 @@ class Meter:
             device.lost_reason = None
             device.since_unix_ns = self._clock.unix_ns
             log.info("%s is back", info.uuid)
-        device.found_ns = self._clock.monotonic_ns()
+        device.found_ns = device.measured_ns = self._clock.monotonic_ns()
         device.fast_until_ns = device.found_ns + self.settings.fast_after_ns
         device.interval_ns = 0
         self.set_pace(device)
         self._saver.save([device.record(self._clock.unix_ns)])
+
+    def missing(self, reasons: Sequence[str]) -> None:
+        """What the driver knows and cannot be opened."""
+        if list(reasons) != self.registry.missing:
+            for reason in reasons:
+                log.warning("trying again: %s", reason)
+        self.registry.missing = list(reasons)
 
     def driver_failed(self, reason: str) -> None:
         """There is no driver."""
@@ -122,6 +130,8 @@ class Meter:
         """A reading has come."""
         device = self.registry.devices[sample.device]
         device.latest = sample
+        if sample.energy_mj is not None or sample.power_mw is not None:
+            device.measured_ns = sample.monotonic_ns
         self._samples.publish(sample)
         device.ledger.add(sample)
         self._close(device)
@@ -134,7 +144,10 @@ class Meter:
     def tick(self) -> None:
         """Once a second: closes what waits for silent devices, writes the ledger."""
         for device in self.registry.devices.values():
-            self._close(device)
+            try:
+                self._close(device)
+            except Exception:  # one bad device is one bad device
+                log.exception("closing the steps of %s failed", device.info.uuid)
         busy = any(device.ledger.busy for device in self.registry.devices.values())
         if self._clock.monotonic_ns() - self._flushed_ns >= (FLUSH_NS if busy else IDLE_FLUSH_NS):
             self.flush()

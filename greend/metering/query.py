@@ -131,9 +131,9 @@ def check_filter(query: WindowQuery) -> None:
 
 def matches(query: WindowQuery, window: Window) -> bool:
     """Whether a window is among those that a query means."""
-    stop_unix_ns = window.stop_unix_ns
+    since_unix_ns, stop_unix_ns = query.since_unix_ns, window.stop_unix_ns
     return (
-        (query.since_unix_ns is None or stop_unix_ns is None or stop_unix_ns >= query.since_unix_ns)
+        (since_unix_ns is None or stop_unix_ns is None or stop_unix_ns >= since_unix_ns)
         and (query.until_unix_ns is None or window.start_unix_ns < query.until_unix_ns)
         and all(window.tags.get(key) == value for key, value in query.tags.items())
         and query.request_id in (None, window.request_id)

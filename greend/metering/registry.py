@@ -22,16 +22,18 @@ class MeteredDevice:
     fast_until_ns: int = 0
     interval_ns: int = 0
     watchers: int = 0
-    # From then on silence is a failure.
     found_ns: int = 0
+    # The last reading of energy or power; silence since then is a failure.
+    measured_ns: int = 0
 
     def state(self, now_ns: int) -> tuple[str, str]:
-        """("ok" | "lost" | "hung", reason for people)."""
+        """("ok" | "lost" | "hung", why and since when, for people)."""
         if self.lost_reason is not None:
-            return "lost", self.lost_reason
-        last_ns = self.found_ns if self.latest is None else self.latest.monotonic_ns
-        if now_ns - last_ns > HUNG_NS:
-            return "hung", f"no answer for {(now_ns - last_ns) / NS_PER_S:.0f} s"
+            since_s = (now_ns - self.measured_ns) / NS_PER_S
+            return "lost", f"{self.lost_reason} (since {since_s:.0f} s)"
+        silent_ns = now_ns - self.measured_ns
+        if silent_ns > HUNG_NS:
+            return "hung", f"no reading for {silent_ns / NS_PER_S:.0f} s"
         return "ok", ""
 
     def record(self, now_unix_ns: int) -> DeviceRecord:
@@ -51,6 +53,8 @@ class DeviceRegistry:
 
     devices: dict[str, MeteredDevice] = field(default_factory=dict)
     driver_error: str | None = None
+    # GPUs that the driver knows and that could not be opened.
+    missing: list[str] = field(default_factory=list)
 
     def select(self, uuids: Sequence[str], now_ns: int) -> list[MeteredDevice]:
         """The devices named, or all that answer; in NVML's order.

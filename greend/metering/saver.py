@@ -3,14 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
-from greend.model import Booking, DeviceRecord, Window
+from greend.model import AMOUNTS, Booking, DeviceRecord, Window
 from greend.store.writer import StoreWriter
 
 log = logging.getLogger(__name__)
-
-AMOUNTS = tuple(name for name in Booking.__slots__ if name.endswith(("_mj", "_ns")))
 
 
 class Saver:
@@ -33,12 +30,11 @@ class Saver:
         for booking in bookings:
             key = booking.device, booking.minute_unix_s
             kept = self._bookings.get(key)
-            self._bookings[key] = booking if kept is None else _sum(kept, booking)
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing waits."""
-        return not self._windows and not self._bookings
+            self._bookings[key] = (
+                booking
+                if kept is None
+                else kept.plus(**{name: getattr(booking, name) for name in AMOUNTS})
+            )
 
     def save(self, devices: Iterable[DeviceRecord] = ()) -> "asyncio.Future[bool]":
         """Hands everything over; the future is done when it is committed.
@@ -65,9 +61,5 @@ class Saver:
             for window in windows.values():
                 self._on_stored(window)
             return
-        log.warning("%d windows and %d bookings wait for the store", len(windows), len(bookings))
+        log.debug("%d windows and %d bookings wait for the store", len(windows), len(bookings))
         self.add(windows.values(), bookings.values())
-
-
-def _sum(one: Booking, other: Booking) -> Booking:
-    return replace(one, **{name: getattr(one, name) + getattr(other, name) for name in AMOUNTS})

@@ -1,6 +1,7 @@
 """Windows: opened, ended, asked for."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -58,6 +59,7 @@ class WindowService:
         self._active: dict[str, ActiveWindow] = {}
         # Final because a child that they waited for was cancelled.
         self._aside: list[Window] = []
+        self._claims = itertools.count()
         self.finals: Feed[Window] = Feed()
 
     @property
@@ -81,6 +83,11 @@ class WindowService:
         except GreendError:
             self._cancel(active, devices)
             raise
+        except asyncio.CancelledError:
+            # The caller gave up. It can say the start again, if it knows the id.
+            if not start.window_id:
+                self._end(active, active.window.start_unix_ns, Usage())
+            raise
         if not inserted:
             self._cancel(active, devices)
             stored = await self._stored(window_id)
@@ -98,13 +105,12 @@ class WindowService:
     ) -> Window:
         """Ends a window, and waits for its final energy if asked to."""
         window_id = checks.check_window_id(window_id)
-        wait_s = checks.check_wait(wait_s, LONGEST_WAIT_S)
         active = self._active.get(window_id)
+        window = active.window if active is not None else await self._stored(window_id)
+        check_token(window, session_token)
+        wait_s = checks.check_wait(wait_s, LONGEST_WAIT_S)
         if active is None:
-            window = await self._stored(window_id)
-            check_token(window, session_token)
             return window
-        check_token(active.window, session_token)
         if active.stop_ns is None:
             self._end(active, stop_unix_ns, usage)
         # Also when it was ended before: that may not have been committed.
@@ -140,8 +146,8 @@ class WindowService:
         """See WindowSink."""
         finals, self._aside = self._aside, []
         for item in shares:
-            active = self._active.get(item.window_id)
-            if active is not None:
+            active = self._active.get(item.window_id.partition("#")[0])
+            if active is not None and active.claim_id == item.window_id:
                 active.settle(device.info.uuid, item.share)
                 finals += self._complete(active)
         return finals
@@ -218,12 +224,15 @@ class WindowService:
             ),
             start_ns,
             awaited=set(uuids),
+            claim_id=f"{window_id}#{next(self._claims)}",
         )
         self._active[window_id] = active
-        if parent_id in self._active:
-            self._active[parent_id].children.add(window_id)
+        parent = self._active.get(parent_id)
+        if parent is not None and not parent.final:
+            parent.children.add(window_id)
+        parent_claim_id = parent.claim_id if parent is not None else ""
         for device in devices:
-            device.ledger.start(window_id, start_ns, weight, parent_id)
+            device.ledger.start(active.claim_id, start_ns, weight, parent_claim_id)
             self.set_pace(device)
         return active, devices
 
@@ -242,7 +251,7 @@ class WindowService:
         stop_ns = max(stop_ns, active.start_ns)
         active.stop(stop_ns, usage)
         for uuid in active.awaited:
-            self._registry.devices[uuid].ledger.stop(active.window.window_id, stop_ns)
+            self._registry.devices[uuid].ledger.stop(active.claim_id, stop_ns)
 
     def _cancel(self, active: ActiveWindow, devices: Iterable[MeteredDevice]) -> None:
         """A start that was not acknowledged never was: its claim ends where it began."""
@@ -252,7 +261,7 @@ class WindowService:
             parent.children.discard(active.window.window_id)
             self._aside += self._complete(parent)
         for device in devices:
-            device.ledger.stop(active.window.window_id, active.start_ns)
+            device.ledger.stop(active.claim_id, active.start_ns)
 
     async def _wait(self, active: ActiveWindow, wait_s: float) -> Window:
         if wait_s > 0:
@@ -272,7 +281,7 @@ class WindowService:
     def _so_far(self, active: ActiveWindow) -> Window:
         shares = dict(active.shares)
         for uuid in active.awaited:
-            share = self._registry.devices[uuid].ledger.share(active.window.window_id)
+            share = self._registry.devices[uuid].ledger.share(active.claim_id)
             if share is not None:
                 shares[uuid] = share
         return replace(active.window, shares=shares)
@@ -281,13 +290,13 @@ class WindowService:
 def close_unfinished(writer: StoreWriter, reader: StoreReader) -> int:
     """Closes windows that a former run could not finish, with what was known of them.
 
-    Returns their number. Runs before the daemon serves.
+    When those that were open ended is not known. Returns their number; runs before the
+    daemon serves.
     """
     closed = [
         replace(
             window,
             state=WindowState.FINAL,
-            stop_unix_ns=window.stop_unix_ns or window.start_unix_ns,
             flags=window.flags | {Flag.ABANDONED, Flag.PARTIAL},
         )
         for window in reader.unfinished()
@@ -313,7 +322,7 @@ def _check_same(known: Window, start: WindowStart) -> None:
 
 def _check_reach(device: MeteredDevice, start_ns: int, now_ns: int) -> None:
     begin_ns = device.ledger.begin_ns
-    if begin_ns is not None and start_ns < begin_ns:
+    if start_ns < begin_ns:
         raise OutOfRange(
             f"start_unix_ns: {(now_ns - start_ns) / NS_PER_S:.1f} s ago; the timeline of"
             f" {device.info.uuid} reaches back {(now_ns - begin_ns) / NS_PER_S:.1f} s"

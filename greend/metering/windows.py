@@ -26,10 +26,13 @@ class ActiveWindow:
     window: Window
     start_ns: int
     awaited: set[str]
+    # How the ledgers know it: unlike the window's id, never used again.
+    claim_id: str = ""
     stop_ns: int | None = None
     shares: dict[str, Share] = field(default_factory=dict)
     # Its children that are not final.
     children: set[str] = field(default_factory=set)
+    final: bool = False
     finished: "asyncio.Future[Window]" = field(default_factory=_future)
 
     def stop(self, stop_ns: int, usage: Usage) -> None:
@@ -72,11 +75,12 @@ class ActiveWindow:
 
     @property
     def complete(self) -> bool:
-        """Nothing is still to come."""
-        return not self.awaited and not self.children
+        """Nothing is still to come, and it was not said before."""
+        return not self.awaited and not self.children and not self.final
 
     def as_final(self) -> Window:
         """The window with its final figures."""
+        self.final = True
         return replace(self.window, state=WindowState.FINAL, shares=dict(self.shares))
 
 

@@ -48,6 +48,7 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
             (device.info.uuid, *device.state(self._clock.monotonic_ns())) for device in devices
         ]
         troubled = [f"{uuid} is {state}: {why}" for uuid, state, why in states if state != "ok"]
+        troubled += self._registry.missing
         if not devices and self._registry.driver_error is None:
             troubled.append("still looking for GPUs")
         parts = {

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -16,7 +16,6 @@ from grpc_reflection.v1alpha import reflection
 from greend.errors import InvalidArgument
 from greend.rpc.interceptor import DoorInterceptor
 from greend.rpc.metering import MeteringServicer
-from greend.rpc.simulator import SimulatorServicer
 from greend_proto.v1 import (
     control_pb2,
     control_pb2_grpc,
@@ -25,6 +24,9 @@ from greend_proto.v1 import (
     simulator_pb2,
     simulator_pb2_grpc,
 )
+
+if TYPE_CHECKING:
+    from greend.rpc.simulator import SimulatorServicer
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +96,7 @@ NO_CONTROL = {
 
 
 def reading_door(
-    path: Path, group: str, metering: MeteringServicer, simulator: SimulatorServicer | None
+    path: Path, group: str, metering: MeteringServicer, simulator: "SimulatorServicer | None"
 ) -> Door:
     """Reading and measuring; load and truth of simulated devices, where there are such."""
     door = Door(path, group, NO_CONTROL)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, Select, func, or_, select, tuple_
+from sqlalchemy import Engine, Select, and_, func, or_, select, tuple_
 from sqlalchemy import exists as sql_exists
 
-from greend.model import Booking, DeviceRecord, Window, WindowState
+from greend.model import AMOUNTS, Booking, DeviceRecord, Window, WindowState
 from greend.store.records import row_to_device, row_to_window
 from greend.store.schema import DeviceRow, MinuteRow, WindowRow
 
@@ -96,9 +96,7 @@ class StoreReader:
 
         `minute_unix_s` of the booking is the first minute; devices without any are left out.
         """
-        amounts = [
-            func.total(getattr(MinuteRow, name)) for name in Booking.__slots__ if name not in _KEY
-        ]
+        amounts = [func.total(getattr(MinuteRow, name)) for name in AMOUNTS]
         statement = select(
             MinuteRow.device,
             func.min(MinuteRow.minute_unix_s),
@@ -121,15 +119,19 @@ class StoreReader:
             return [row_to_device(dict(row)) for row in rows]
 
 
-_KEY = ("device", "minute_unix_s")
-
-
 def _where(statement: Select[Any], query: WindowQuery) -> Select[Any]:
     if query.since_unix_ns is not None:
         statement = statement.where(
             or_(
                 WindowRow.stop_unix_ns >= query.since_unix_ns,
-                WindowRow.stop_unix_ns.is_(None),
+                # Runs, or nobody knows when it ended.
+                and_(
+                    WindowRow.stop_unix_ns.is_(None),
+                    or_(
+                        WindowRow.state != WindowState.FINAL,
+                        WindowRow.start_unix_ns >= query.since_unix_ns,
+                    ),
+                ),
             )
         )
     if query.until_unix_ns is not None:

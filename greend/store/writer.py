@@ -14,7 +14,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import Insert, insert
 
 from greend.errors import GreendError, ResourceExhausted, Unavailable
-from greend.model import Booking, DeviceRecord, Window, WindowState
+from greend.model import AMOUNTS, Booking, DeviceRecord, Window, WindowState
 from greend.store.records import booking_to_row, device_to_row, window_to_row
 from greend.store.retention import Retention, prune
 from greend.store.schema import Base, DeviceRow, MinuteRow, WindowRow
@@ -53,10 +53,10 @@ class StoreWriter:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._error: str | None = None
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
-        self.last_error: str | None = None
 
     def insert(self, window: Window) -> "Future[bool]":
         """Queues a window that should be new. False, and nothing is written, if it is not."""
@@ -91,6 +91,11 @@ class StoreWriter:
         self._queue.put(None)
         self._thread.join(timeout_s)
 
+    @property
+    def error(self) -> str | None:
+        """Why nothing can be written now; None while it can."""
+        return self._error if self._thread.is_alive() else "the writer has ended: restart greend"
+
     def _run(self) -> None:
         # The driver's own connection: what SQLAlchemy adds to a call, a commit's worth of
         # time, would be waited for by every acknowledgement (`scripts/bench rpc`).
@@ -98,7 +103,22 @@ class StoreWriter:
             driver = connection.driver_connection
             assert isinstance(driver, sqlite3.Connection)
             while batch := self._take():
-                self._commit(driver, batch)
+                try:
+                    results = self._commit(driver, batch)
+                except Exception as error:
+                    self._refuse(batch, error)
+                    continue
+                self._error = None
+                for write, result in zip(batch, results, strict=True):
+                    write.done.set_result(result)
+
+    def _refuse(self, batch: list[_Write], error: Exception) -> None:
+        if str(error) != self._error:  # once: a full disk must not be filled with this
+            log.error("the store refused %d writes", len(batch), exc_info=error)
+        self._error = str(error)
+        told = _tell(error)
+        for write in batch:
+            write.done.set_exception(told)
 
     def _take(self) -> list[_Write]:
         """Everything that is queued, at least one write; nothing at the end."""
@@ -113,41 +133,37 @@ class StoreWriter:
             self._queue.put(None)
         return batch
 
-    def _commit(self, driver: sqlite3.Connection, batch: list[_Write]) -> None:
+    def _commit(self, driver: sqlite3.Connection, batch: list[_Write]) -> list[bool]:
         inserts = [window for write in batch for window in write.inserts]
-        # Of several writes of one thing the last one counts.
-        windows = {window.window_id: window for write in batch for window in write.windows}
+        windows: dict[str, Window] = {}
+        for window in (window for write in batch for window in write.windows):
+            # Of several writes of one window the last one counts, but for a final one.
+            before = windows.get(window.window_id)
+            if before is None or before.state is not WindowState.FINAL:
+                windows[window.window_id] = window
         bookings = [booking for write in batch for booking in write.bookings]
         devices = {device.uuid: device for write in batch for device in write.devices}
-        try:
-            # A lone row is a transaction by itself.
-            rows_in_all = len(inserts) + len(windows) + len(bookings) + len(devices)
-            prunes = [write for write in batch if write.prune is not None]
-            with nullcontext() if rows_in_all == 1 and not prunes else _transaction(driver):
-                inserted = {
-                    window.window_id
-                    for window in inserts
-                    if driver.execute(_INSERT_WINDOW, window_to_row(window)).rowcount
-                }
-                for statement, rows in (
-                    (_UPSERT_WINDOW, [window_to_row(item) for item in windows.values()]),
-                    (_ADD_BOOKING, [booking_to_row(item) for item in bookings]),
-                    (_UPSERT_DEVICE, [device_to_row(item) for item in devices.values()]),
-                ):
-                    if rows:
-                        driver.executemany(statement, rows)
-                pruned = any(prune(driver, *write.prune) for write in prunes if write.prune)
-        except Exception as error:
-            self.last_error = str(error)
-            log.exception("the store refused %d writes", len(batch))
-            told = _tell(error)
-            for write in batch:
-                write.done.set_exception(told)
-            return
-        self.last_error = None
-        for write in batch:
-            new = all(window.window_id in inserted for window in write.inserts)
-            write.done.set_result(pruned if write.prune else new)
+        prunes = [write.prune for write in batch if write.prune is not None]
+        # A lone row is a transaction by itself.
+        rows_in_all = len(inserts) + len(windows) + len(bookings) + len(devices)
+        with nullcontext() if rows_in_all == 1 and not prunes else _transaction(driver):
+            inserted = {
+                window.window_id
+                for window in inserts
+                if driver.execute(_INSERT_WINDOW, window_to_row(window)).rowcount
+            }
+            for statement, rows in (
+                (_UPSERT_WINDOW, [window_to_row(item) for item in windows.values()]),
+                (_ADD_BOOKING, [booking_to_row(item) for item in bookings]),
+                (_UPSERT_DEVICE, [device_to_row(item) for item in devices.values()]),
+            ):
+                if rows:
+                    driver.executemany(statement, rows)
+            more = any(prune(driver, *what) for what in prunes)
+        return [
+            more if write.prune else all(item.window_id in inserted for item in write.inserts)
+            for write in batch
+        ]
 
 
 @contextmanager
@@ -216,6 +232,6 @@ _ADD_BOOKING = _sql(
     MinuteRow,
     _replace(
         ["device", "minute_unix_s"],
-        [name for name in Booking.__slots__ if name.endswith(("_mj", "_ns"))],
+        AMOUNTS,
     ),
 )

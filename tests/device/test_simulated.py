@@ -32,7 +32,7 @@ def device(clock: Clock) -> SimulatedDevice:
 
 def test_the_spec_says_profile_and_count(clock: Clock) -> None:
     driver: Driver = SimulatedDriver("a100x8", clock)
-    infos = [device.info for device in driver.open()]
+    infos = [device.info for device in driver.open()[0]]
     assert [info.index for info in infos] == list(range(8))
     assert {info.name for info in infos} == {"NVIDIA A100-SXM4-80GB"}
     assert all(info.simulated for info in infos)

@@ -1,13 +1,15 @@
 """The laws of the ledger, on a device with a known truth."""
 
+import random
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from greend.energy.ledger import DeviceLedger
 from greend.model import NS_PER_MS, NS_PER_S, Flag, Source
-from tests.energy.world import BUSY_W, FLOOR_W, Device, Outcome, Span, run
+from tests.energy.world import BUSY_W, FLOOR_W, LATENESS_NS, Device, Outcome, Span, run
 
 QUIET_NS = 2 * NS_PER_S
 
@@ -270,3 +272,129 @@ def test_parents_and_children_count_once(drawn: list[tuple[tuple[int, int, float
     for share in outcome.shares.values():
         assert share.idle_mj >= -1e-6
         assert share.active_mj >= -1e-6
+
+
+def test_hundreds_of_overlapping_windows_are_each_near_their_share() -> None:
+    """Poisson arrivals, 256 open on average; the truth is the power split by their number."""
+    rng = random.Random(7)
+    instants, cursor = [], QUIET_NS
+    while cursor < QUIET_NS + 6 * NS_PER_S:
+        cursor += round(rng.expovariate(256) * NS_PER_S)
+        instants.append(cursor)
+    spans = [
+        Span(f"w{place}", start, start + round(rng.uniform(0.5, 1.5) * NS_PER_S))
+        for place, start in enumerate(instants)
+    ]
+    device = Device([(span.start_ns, span.stop_ns) for span in spans])
+    outcome = run(device, spans, until_ns=QUIET_NS + 10 * NS_PER_S)
+    events = sorted([(span.start_ns, 1) for span in spans] + [(span.stop_ns, -1) for span in spans])
+    # The integral of 1/n over time, at each event.
+    at, count, integral = [0], 0, [0.0]
+    for instant, change in events:
+        integral.append(integral[-1] + (instant - at[-1]) / count if count else integral[-1])
+        at.append(instant)
+        count += change
+    share = dict(zip(at, integral, strict=True))
+    errors = []
+    for span in spans:
+        truth_mj = (share[span.stop_ns] - share[span.start_ns]) * BUSY_W / 1e6
+        errors.append(abs(outcome.shares[span.name].own_mj / truth_mj - 1))
+    assert sum(errors) / len(errors) < 0.005
+    assert_conserved(outcome)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_late_stop_among_others_leaves_what_was_its_own(*, paused: bool) -> None:
+    """Equal to the same windows told in time, as far as others' figures allow."""
+    start = 3 * NS_PER_S
+    parent = Span("parent", start, start + 700 * NS_PER_MS)
+    before = Span("before", start - 400 * NS_PER_MS, start - 20 * NS_PER_MS)
+    child = Span("child", start + 200 * NS_PER_MS, start + 500 * NS_PER_MS, parent="parent")
+    spans = [before, parent, *([child] if paused else [])]
+    device = Device([(before.start_ns, before.stop_ns), (parent.start_ns, parent.stop_ns)])
+    in_time = run(device, spans, until_ns=8 * NS_PER_S)
+    late = run(
+        device,
+        [
+            replace(span, stop_told_ns=start + 3 * NS_PER_S) if span is parent else span
+            for span in spans
+        ],
+        until_ns=8 * NS_PER_S,
+    )
+    assert late.shares["parent"].own_mj == pytest.approx(in_time.shares["parent"].own_mj, rel=0.05)
+    assert_conserved(late)
+
+
+def test_without_a_counter_power_is_integrated() -> None:
+    span = Span("a", 3 * NS_PER_S, 5 * NS_PER_S)
+    device = Device([(span.start_ns, span.stop_ns)], counter=False)
+    outcome = run(device, [span], until_ns=8 * NS_PER_S)
+    share = outcome.shares["a"]
+    assert share.own_mj == pytest.approx(BUSY_W * 2000, rel=0.03)
+    assert share.source is Source.POWER
+    assert Flag.POWER_INTEGRATED in share.flags
+    assert_conserved(outcome)
+
+
+def test_power_that_nobody_read_is_unknown_time_and_no_joules() -> None:
+    device = Device([], counter=False)
+    outcome = run(device, [], until_ns=3 * NS_PER_S)
+    ledger = outcome.ledger
+    ledger.close(3 * NS_PER_S, LATENESS_NS, 0)
+    ledger.take_bookings()
+    hour_ns = 3_600 * NS_PER_S
+    ledger.add(device.sample(hour_ns))
+    ledger.close(hour_ns + NS_PER_S, LATENESS_NS, 0)
+    bookings = ledger.take_bookings()
+    assert sum(booking.measured_mj for booking in bookings) < FLOOR_W * 1000
+    assert sum(booking.unknown_ns for booking in bookings) == pytest.approx(hour_ns, rel=0.01)
+
+
+def test_a_sensor_that_never_speaks_keeps_no_window_for_ever() -> None:
+    ledger = DeviceLedger("GPU-0", 0, has_counter=True)
+    ledger.start("a", NS_PER_S, 1.0)
+    ledger.stop("a", 2 * NS_PER_S)
+    assert ledger.close(3 * NS_PER_S, LATENESS_NS, 0) == []
+    (settled,) = ledger.close(8 * NS_PER_S, LATENESS_NS, 0)
+    assert settled.share.source is None
+    assert Flag.GAP in settled.share.flags
+    assert not ledger.busy
+
+
+def test_a_counter_that_stood_still_and_catches_up_is_a_gap_and_not_a_reset() -> None:
+    device = Device([(0, 100 * NS_PER_S)], busy_w=700)
+    outcome = run(device, [], until_ns=3 * NS_PER_S)
+    ledger = outcome.ledger
+    stuck = device.sample(3 * NS_PER_S)
+    for tenth in range(31, 160):
+        now = tenth * NS_PER_S // 10
+        ledger.add(replace(stuck, monotonic_ns=now))
+        ledger.close(now, LATENESS_NS, 0)
+    ledger.take_bookings()
+    ledger.add(device.sample(16 * NS_PER_S))
+    ledger.close(17 * NS_PER_S, LATENESS_NS, 0)
+    bookings = ledger.take_bookings()
+    assert sum(booking.gap_mj for booking in bookings) == pytest.approx(700 * 13_000, rel=0.03)
+    assert sum(booking.unknown_ns for booking in bookings) == 0
+
+
+def test_a_background_that_was_seen_long_ago_is_forgotten() -> None:
+    """An untracked process that ended while windows kept the GPU busy without a pause."""
+    work = [(2 * NS_PER_S, 50 * NS_PER_S)]
+    spans = [
+        Span(f"w{number}", (5 + number) * NS_PER_S, (6 + number) * NS_PER_S) for number in range(45)
+    ]
+    outcome = run(Device(work), spans, until_ns=53 * NS_PER_S)
+    assert Flag.SHARED_WITH_UNTRACKED in outcome.shares["w0"].flags
+    assert Flag.SHARED_WITH_UNTRACKED not in outcome.shares["w44"].flags
+    assert outcome.shares["w44"].own_mj == pytest.approx(BUSY_W * 1000, rel=0.03)
+    assert_conserved(outcome)
+
+
+def test_sums_rebased_while_a_window_is_open_change_nothing() -> None:
+    span = Span("a", 3 * NS_PER_S, 3 * 3_600 * NS_PER_S)
+    device = Device([(span.start_ns, span.stop_ns)], period_ns=NS_PER_S)
+    outcome = run(device, [span], until_ns=span.stop_ns + 3 * NS_PER_S, interval_ns=2 * NS_PER_S)
+    length_s = (span.stop_ns - span.start_ns) / NS_PER_S
+    assert outcome.shares["a"].own_mj == pytest.approx(BUSY_W * 1000 * length_s, rel=1e-3)
+    assert_conserved(outcome)

@@ -35,6 +35,7 @@ class Device:
     period_ns: int = 100 * NS_PER_MS
     phase_ns: int = 0
     utilization: bool = True
+    counter: bool = True
     _merged: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -48,6 +49,9 @@ class Device:
         busy_ns = sum(min(end, until_ns) - begin for begin, end in self._merged if begin < until_ns)
         return (self.floor_w * until_ns + (self.busy_w - self.floor_w) * busy_ns) / 1e6
 
+    def _works(self, now_ns: int) -> bool:
+        return any(begin <= now_ns < end for begin, end in self._merged)
+
     def sample(self, now_ns: int) -> Sample:
         edge = (now_ns - self.phase_ns) // self.period_ns * self.period_ns + self.phase_ns
         busy = any(
@@ -56,7 +60,8 @@ class Device:
         return Sample(
             "GPU-0",
             now_ns,
-            energy_mj=int(self.energy_mj(edge)),
+            energy_mj=int(self.energy_mj(edge)) if self.counter else None,
+            power_mw=round(1000 * (self.busy_w if self._works(now_ns) else self.floor_w)),
             sm_clock_mhz=1410,
             gpu_utilization_percent=(90 if busy else 0) if self.utilization else None,
             power_limit_mw=400_000,
@@ -68,8 +73,6 @@ class Outcome:
     shares: dict[str, Share]
     bookings: list[Booking]
     ledger: DeviceLedger
-    first_mj: int
-    last_mj: int
 
     def total(self, name: str) -> float:
         return float(sum(getattr(booking, name) for booking in self.bookings))
@@ -91,11 +94,10 @@ def run(
         told.append((span.start_told_ns or span.start_ns, 0, span))
         told.append((span.stop_told_ns or span.stop_ns, 1, span))
     told.sort(key=lambda item: item[:2])
-    ledger = DeviceLedger("GPU-0", has_counter=True)
+    ledger = DeviceLedger("GPU-0", 0, has_counter=device.counter)
     shares: dict[str, Share] = {}
     bookings: list[Booking] = []
     now = 0
-    first = last = None
     while now < until_ns:
         now += int(interval_ns * rng.uniform(0.7, 1.3))
         while told and told[0][0] <= now:
@@ -105,13 +107,9 @@ def run(
             else:
                 ledger.stop(span.name, span.stop_ns)
         sample = device.sample(now)
-        first = sample.energy_mj if first is None else first
-        last = sample.energy_mj
         ledger.add(sample)
         for settled in ledger.close(now, lateness_ns, wall_offset_ns=1_700_000_000 * NS_PER_S):
             assert settled.window_id not in shares, "what is final never changes"
             shares[settled.window_id] = settled.share
         bookings += ledger.take_bookings()
-    assert first is not None
-    assert last is not None
-    return Outcome(shares, bookings, ledger, first, last)
+    return Outcome(shares, bookings, ledger)

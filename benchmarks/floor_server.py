@@ -23,7 +23,8 @@ from greend_proto.v1 import metering_pb2_grpc, types_pb2
 INSERT = """insert into windows values
     (:window_id, :request_id, :tags, :devices, :start_unix_ns, :stop_unix_ns, :state, :weight,
      :parent_id, :token_digest, :prompt_tokens, :cached_tokens, :output_tokens,
-     :first_token_unix_ns, :own_mj, :own_active_mj, :descendants_idle_mj, :descendants_active_mj, :shares, :flags)
+     :first_token_unix_ns, :own_mj, :own_active_mj,
+     :descendants_idle_mj, :descendants_active_mj, :shares, :flags)
     on conflict (window_id) do update set stop_unix_ns = :stop_unix_ns, state = :state"""
 
 

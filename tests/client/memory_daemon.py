@@ -34,11 +34,24 @@ def device(index: int, uuid: str, name: str = "NVIDIA H100 80GB HBM3") -> types_
     )
 
 
+def sample(device: str, power_w: float = POWER_W) -> types_pb2.Sample:
+    return types_pb2.Sample(
+        device=device,
+        unix_ns=time.time_ns(),
+        monotonic_ns=time.monotonic_ns(),
+        energy_counter_j=1e6,
+        power_w=power_w,
+        sm_clock_mhz=1755,
+        gpu_utilization_percent=87,
+    )
+
+
 class MemoryDaemon(metering_pb2_grpc.MeteringServiceServicer):
     """Answers as the daemon does; a window has 100 J for each second of it.
 
     ``refuse`` may name an error for a request; ``finalize`` says whether windows
-    become final by themselves or wait for ``make_final``.
+    become final by themselves or wait for ``make_final``. Feeds tell what is added to
+    ``samples`` and what becomes final.
     """
 
     def __init__(self) -> None:
@@ -54,6 +67,10 @@ class MemoryDaemon(metering_pb2_grpc.MeteringServiceServicer):
         )
         self.windows: dict[str, types_pb2.Window] = {}
         self.ledger: list[types_pb2.LedgerRow] = []
+        self.groups: list[metering_pb2.SummarizeWindowsResponse.Group] = []
+        self.samples = [sample(GPU_0), sample(GPU_1)]
+        self.finals: list[types_pb2.Window] = []
+        self.watchers = 0  # feeds that are open
         self.requests: list[Any] = []
         self.refuse: Callable[[Any], Refusal | None] = lambda request: None
         self.finalize = True
@@ -114,6 +131,7 @@ class MemoryDaemon(metering_pb2_grpc.MeteringServiceServicer):
                 window.usage.CopyFrom(request.usage)
                 if self.finalize:
                     self._finalize(window)
+                self._changed.notify_all()
             return window
 
     def GetWindow(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
@@ -127,16 +145,8 @@ class MemoryDaemon(metering_pb2_grpc.MeteringServiceServicer):
 
     def ListWindows(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter(request, context)
-        wanted = request.filter
         with self._changed:
-            chosen = [
-                window
-                for window in self.windows.values()
-                if all(window.tags.get(key) == value for key, value in wanted.tags.items())
-                and (not wanted.HasField("request_id") or window.request_id == wanted.request_id)
-                and (not wanted.states or window.state in wanted.states)
-                and (not wanted.devices or set(window.devices) & set(wanted.devices))
-            ]
+            chosen = [w for w in self.windows.values() if _meets(w, request.filter)]
         chosen.sort(key=lambda window: -window.start_unix_ns)
         first = int(request.page_token or 0)
         last = first + (request.page_size or 100)
@@ -148,6 +158,55 @@ class MemoryDaemon(metering_pb2_grpc.MeteringServiceServicer):
         self._enter(request, context)
         rows = [row for row in self.ledger if not request.devices or row.device in request.devices]
         return metering_pb2.GetLedgerResponse(rows=rows)
+
+    def SummarizeWindows(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._enter(request, context)
+        return metering_pb2.SummarizeWindowsResponse(groups=self.groups)
+
+    def GetSnapshot(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._enter(request, context)
+        with self._changed:
+            latest = {sample.device: sample for sample in self.samples}
+        wanted = [s for d, s in latest.items() if not request.devices or d in request.devices]
+        return metering_pb2.GetSnapshotResponse(samples=wanted)
+
+    def WatchSamples(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        for sample in self._feed(request, context, self.samples):
+            if not request.devices or sample.device in request.devices:
+                yield sample
+
+    def WatchWindows(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        for window in self._feed(request, context, self.finals):
+            if _meets(window, request.filter):
+                yield window
+
+    def tell(self, *samples: types_pb2.Sample) -> None:
+        """Add samples, for feeds to tell."""
+        with self._changed:
+            self.samples.extend(samples)
+            self._changed.notify_all()
+
+    def _feed(self, request: Any, context: grpc.ServicerContext, items: list[Any]) -> Iterator[Any]:
+        """Tell all items, and then those that are added, while the call lasts."""
+        self._enter(request, context)
+        with self._changed:
+            self.watchers += 1
+            self._changed.notify_all()
+        if not context.add_callback(self._end_feed):
+            self._end_feed()
+        told = 0
+        while context.is_active():
+            with self._changed:
+                while len(items) <= told and context.is_active():
+                    self._changed.wait()
+                new = items[told:]
+            told += len(new)
+            yield from new
+
+    def _end_feed(self) -> None:
+        with self._changed:
+            self.watchers -= 1
+            self._changed.notify_all()
 
     def _enter(self, request: Any, context: grpc.ServicerContext) -> None:
         with self._changed:
@@ -167,11 +226,27 @@ class MemoryDaemon(metering_pb2_grpc.MeteringServiceServicer):
     def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, details: str) -> NoReturn:
         context.abort(code, details)
 
-    @staticmethod
-    def _finalize(window: types_pb2.Window) -> None:
+    def _finalize(self, window: types_pb2.Window) -> None:
         window.state = "final"
         window.energy_j = POWER_W * window.duration_s
         window.source = "energy_counter"
+        self.finals.append(window)
+
+
+def _meets(window: types_pb2.Window, wanted: types_pb2.WindowFilter) -> bool:
+    stop_ns = window.stop_unix_ns if window.HasField("stop_unix_ns") else None
+    return (
+        all(window.tags.get(key) == value for key, value in wanted.tags.items())
+        and (not wanted.HasField("request_id") or window.request_id == wanted.request_id)
+        and (not wanted.states or window.state in wanted.states)
+        and (not wanted.devices or bool(set(window.devices) & set(wanted.devices)))
+        and (
+            not wanted.HasField("since_unix_ns")
+            or stop_ns is None
+            or stop_ns >= wanted.since_unix_ns
+        )
+        and (not wanted.HasField("until_unix_ns") or window.start_unix_ns < wanted.until_unix_ns)
+    )
 
 
 @contextmanager
@@ -188,6 +263,8 @@ def serving(daemon: MemoryDaemon, socket: Path) -> Iterator[str]:
         finally:
             daemon.gate.set()
             server.stop(None).wait()
+            with daemon._changed:  # a feed may not have been told that its call ended
+                daemon._changed.notify_all()
 
 
 def until(condition: Callable[[], object], what: str, limit_s: float = 10) -> None:

@@ -30,13 +30,18 @@ def test_the_public_names_are_these() -> None:
         "Client",
         "Device",
         "GreendError",
+        "Group",
         "LedgerRow",
         "Part",
         "Phase",
         "ResultUnavailable",
+        "Sample",
+        "Statistics",
         "Status",
+        "Watch",
         "Window",
         "WindowResult",
+        "current_window",
     ]
     assert all(hasattr(greend_client, name) for name in greend_client.__all__)
 
@@ -182,12 +187,6 @@ def test_a_daemon_that_hangs_is_an_error_in_time(client: Client, daemon: MemoryD
     with pytest.raises(GreendError, match="in time") as error:
         client.call(client.stub.GetStatus, metering_pb2.GetStatusRequest(), timeout_s=0.1)
     assert error.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
-
-
-def test_what_the_daemon_does_not_have_yet_is_unimplemented(client: Client) -> None:
-    with pytest.raises(GreendError) as error:
-        client.call(client.stub.SummarizeWindows, metering_pb2.SummarizeWindowsRequest())
-    assert error.value.code is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_a_call_can_wait_for_the_daemon(socket: Path, daemon: MemoryDaemon) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from greenctl.formats import UNKNOWN, duration, instant, joules, number, plain
+from greenctl.formats import UNKNOWN, duration, energy, instant, joules, number, plain, with_unit
 from greend_client import Status, WindowResult
 
 
@@ -21,16 +21,18 @@ def window_lines(window: WindowResult) -> Iterator[str]:
         "start": instant(window.start_unix_ns, whole=True),
         "stop": ended,
         "lasted": duration(window.duration_s),
-        "energy": f"{joules(window.energy_j)} J ± {joules(window.uncertainty_j)} J",
-        "  active": f"{joules(window.active_energy_j)} J",
-        "  idle": f"{joules(window.idle_energy_j)} J",
-        "devices used": f"{joules(window.device_energy_j)} J meanwhile, unshared",
-        "mean power": f"{number(window.avg_power_w, 1)} W",
-        "SM clock": f"{number(window.sm_clock_mhz)} MHz",
+        "energy": energy(window.energy_j, window.uncertainty_j),
+        "  active": energy(window.active_energy_j),
+        "  idle": energy(window.idle_energy_j),
+        "devices used": UNKNOWN
+        if window.device_energy_j is None
+        else f"{joules(window.device_energy_j)} J meanwhile, unshared",
+        "mean power": with_unit(number(window.avg_power_w, 1), "W"),
+        "SM clock": with_unit(number(window.sm_clock_mhz), "MHz"),
         "weight": f"{window.weight:g}",
         "tokens": "prompt {}, cached {}, output {}".format(*map(number, tokens)),
-        "first token": f"after {duration(window.ttft_s)}",
-        "per token": f"{joules(window.joules_per_output_token)} J",
+        "first token": UNKNOWN if window.ttft_s is None else f"after {duration(window.ttft_s)}",
+        "per token": energy(window.joules_per_output_token),
         "source": window.source or UNKNOWN,
         "flags": " ".join(window.flags) or "none",
     }
@@ -41,7 +43,7 @@ def window_lines(window: WindowResult) -> Iterator[str]:
     for phase in window.phases:
         yield (
             f"{'phase':<14}{plain(phase.name)} from {instant(phase.start_unix_ns)}: "
-            f"{joules(phase.energy_j)} J ± {joules(phase.uncertainty_j)} J"
+            f"{energy(phase.energy_j, phase.uncertainty_j)}"
         )
 
 

@@ -7,9 +7,12 @@ from typing import Any
 from google.protobuf.message import Message
 
 
-def document(message: Message) -> str:
-    """Return a message as one JSON document; what is absent is left out."""
-    return json.dumps(_plain(message), indent=2, ensure_ascii=False)
+def document(message: Message, indent: int | None = 2) -> str:
+    """Return a message as one JSON document, without ``indent`` in one line.
+
+    What is absent is left out.
+    """
+    return json.dumps(_plain(message), indent=indent, ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:

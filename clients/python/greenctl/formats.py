@@ -17,6 +17,17 @@ def joules(value: float | None) -> str:
     return f"{value:.3f}" if size >= 0.1 or value == 0 else f"{value:.3g}"
 
 
+def energy(value: float | None, uncertainty: float | None = None) -> str:
+    """Format an energy with its unit, and its uncertainty where there is one."""
+    bound = "" if value is None or uncertainty is None else f" ± {joules(uncertainty)} J"
+    return with_unit(joules(value), "J") + bound
+
+
+def with_unit(figure: str, unit: str) -> str:
+    """Return a figure with its unit; what is unknown has none."""
+    return figure if figure == UNKNOWN else f"{figure} {unit}"
+
+
 def number(value: float | None, digits: int = 0) -> str:
     """Format a figure with this many decimals."""
     return UNKNOWN if value is None else f"{value:.{digits}f}"

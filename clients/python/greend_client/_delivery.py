@@ -12,7 +12,7 @@ import grpc
 from greend_client._channel import open_channel
 from greend_client._errors import GreendError, code_of, from_rpc
 from greend_client._gpus import Gpus, resolve, shown_gpus
-from greend_client._values import Device
+from greend_client._node import Device
 from greend_proto.v1 import metering_pb2, metering_pb2_grpc, types_pb2
 
 logger = logging.getLogger("greend_client")
@@ -20,6 +20,7 @@ logger = logging.getLogger("greend_client")
 _CALL_TIMEOUT_S = 10.0
 
 # Codes of a daemon that is not there or does not get to answering.
+_STORE_BUSY = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
 _NO_ANSWER = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -93,24 +94,26 @@ class Delivery:
         except (NotTaken, GreendError):
             raise
         except Exception as error:  # whatever the caller's values do when they are read
-            raise GreendError(
-                f"its arguments cannot be sent: {error!r}", grpc.StatusCode.INVALID_ARGUMENT
-            ) from error
+            raise _cannot_be_sent(error) from error
         self._call(lambda stub: stub.StartWindow(request, timeout=_CALL_TIMEOUT_S))
 
     def stop(self, record: Record) -> types_pb2.Window:
         """Send a stop; return the window as it stands. Raises as ``start`` does."""
-        request = metering_pb2.StopWindowRequest(
-            window_id=record.window_id,
-            stop_unix_ns=record.stop_unix_ns,
-            session_token=self._token,
-            usage=self._usage(record),
-        )
+        try:
+            request = metering_pb2.StopWindowRequest(
+                window_id=record.window_id,
+                stop_unix_ns=record.stop_unix_ns,
+                session_token=self._token,
+                usage=self._usage(record),
+            )
+        except Exception as error:
+            raise _cannot_be_sent(error) from error
         try:
             return self._call(lambda stub: stub.StopWindow(request, timeout=_CALL_TIMEOUT_S))
         except GreendError as error:
-            # A full disk may hold a window's end up, but must not keep it open.
-            if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            # A store that is full or locked may hold a window's end up, but must not
+            # keep it open.
+            if error.code in _STORE_BUSY:
                 raise NotTaken(error) from error
             raise
 
@@ -191,3 +194,7 @@ class Delivery:
 
 def _closed_error() -> GreendError:
     return GreendError("the client was closed", grpc.StatusCode.CANCELLED)
+
+
+def _cannot_be_sent(error: Exception) -> GreendError:
+    return GreendError(f"its arguments cannot be sent: {error!r}", grpc.StatusCode.INVALID_ARGUMENT)

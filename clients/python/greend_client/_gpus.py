@@ -13,7 +13,7 @@ from typing import SupportsIndex
 import grpc
 
 from greend_client._errors import GreendError
-from greend_client._values import Device
+from greend_client._node import Device
 
 Gpu = SupportsIndex | str
 """A GPU: its index in NVML's order, its UUID, or an unambiguous beginning of it."""

@@ -1,14 +1,18 @@
 """The way of windows' events to the daemon: one thread, one bounded queue.
 
 This is the seam between windows and how their events travel. `Sender` takes events
-at once and never raises; what becomes of a window is told by `Sender.result` alone.
+at once and never raises; what becomes of a window is told by
+`Sender.result` and `Sender.delivered` alone.
 """
 
 import logging
+import os
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import grpc
 
@@ -22,7 +26,8 @@ CAPACITY = 10_000
 """Events that are kept while the daemon does not take them."""
 
 _RETRY_S = (0.1, 2.0)  # first and longest wait between attempts
-_WAIT_S = 5.0  # a call that waits for a result asks again this often
+WAIT_S = 5.0
+"""A call that waits for a result asks again this often."""
 
 GetWindow = Callable[[metering_pb2.GetWindowRequest, float], types_pb2.Window]
 """Calls GetWindow with a timeout in seconds; raises GreendError."""
@@ -40,11 +45,16 @@ class Sender:
         self._delivery = Delivery(address)
         self._get_window = get_window
         self._capacity = capacity
+        self._reset()
+        _senders.add(self)
+
+    def _reset(self) -> None:
         # Re-entrant: a signal handler or destructor may end a window while its
         # thread is in here.
         lock = threading.RLock()
         self._work = threading.Condition(lock)  # for the thread: something to do
-        self._news = threading.Condition(lock)  # for callers of result()
+        # Who waits for answers, by window id: with the attempt that has to be made first.
+        self._waiting: dict[str, dict[Future[types_pb2.Window], int]] = {}
         # By window id and whether it is the stop, in the order in which they happened.
         self._events: OrderedDict[tuple[str, bool], Record] = OrderedDict()
         self._finished: OrderedDict[str, Record] = OrderedDict()  # those with a stop in _events
@@ -53,6 +63,7 @@ class Sender:
         self._trouble: GreendError | None = None  # why
         self._hurry = False
         self._closed = False
+        self._forked = False
         self._warned: set[str] = set()
         self._thread: threading.Thread | None = None
 
@@ -72,25 +83,45 @@ class Sender:
                 made after this call began, or ``timeout`` seconds are over.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        window = self._delivered(record, deadline)
-        while window is not None and window.state != "final":
-            rest = _left(deadline)
+        window = self._answer(record, timeout)
+        while window.state != "final":
+            rest = left(deadline)
             if rest == 0:
-                window = None
-                break
-            wait_s = _WAIT_S if rest is None else min(_WAIT_S, rest)
+                raise not_final(record, timeout)
+            wait_s = WAIT_S if rest is None else min(WAIT_S, rest)
             request = metering_pb2.GetWindowRequest(window_id=record.window_id, wait_s=wait_s)
             try:
                 window = self._get_window(request, wait_s + 1)
             except GreendError as error:
                 raise ResultUnavailable(str(error), error.code) from error
-        if window is None:
-            raise ResultUnavailable(
-                f"window {record.window_id} is not final after {timeout} s: ask again later",
-                grpc.StatusCode.DEADLINE_EXCEEDED,
-            )
         record.answer = window
         return window
+
+    def delivered(self, record: Record) -> "Future[types_pb2.Window]":
+        """Return the answer to a window's stop, once there is one; never waits.
+
+        The future fails with ResultUnavailable where the window was lost or refused,
+        or no daemon answers an attempt made after this call. It may be cancelled.
+        """
+        future: Future[types_pb2.Window] = Future()
+        with self._work:
+            if record.answer is not None or record.error is not None:
+                _settle(future, record.answer, record.error)
+                return future
+            self._waiting.setdefault(record.window_id, {})[future] = self._attempt + 1
+            future.add_done_callback(lambda done: self._forget(record.window_id, done))
+            self._hurry = True
+            self._work.notify_all()
+        return future
+
+    def _answer(self, record: Record, timeout: float | None) -> types_pb2.Window:
+        future = self.delivered(record)
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            raise not_final(record, timeout) from None
+        finally:
+            future.cancel()
 
     def close(self, timeout_s: float) -> None:
         """Deliver what is kept, for at most ``timeout_s``; what is left is lost."""
@@ -107,6 +138,17 @@ class Sender:
             self._events.clear()
             self._finished.clear()
 
+    def after_fork(self) -> None:
+        """In a forked child: neither thread nor connection came along.
+
+        The child's windows are lost, with one warning; a client of its own is what it needs.
+        """
+        records = list(self._events.values())
+        self._reset()
+        self._closed = self._forked = True
+        for record in records:
+            record.error = _forked_error()
+
     # In the caller's path.
 
     def _put(self, record: Record, *, stop: bool) -> None:
@@ -114,7 +156,7 @@ class Sender:
             if record.error is not None:
                 return
             if self._closed:
-                self._lose(record, _closed_error())
+                self._lose(record, _forked_error() if self._forked else _closed_error())
                 return
             if len(self._events) >= self._capacity and not self._make_room(record, stop=stop):
                 return
@@ -152,30 +194,29 @@ class Sender:
         else:
             self._thread = thread
 
-    def _delivered(self, record: Record, deadline: float | None) -> types_pb2.Window | None:
-        """Wait for the answer to the stop; None when the deadline comes before it."""
-        with self._work:
-            if record.answer is None and record.error is None:
-                self._hurry = True
-                self._work.notify_all()
-            attempt = self._attempt + 1
-            self._news.wait_for(
-                lambda: (
-                    record.answer is not None or record.error is not None or self._failed >= attempt
-                ),
-                _left(deadline),
-            )
-            error = record.error
-            if record.answer is None and error is None and self._failed >= attempt:
-                error = self._trouble
-            if error is not None:
-                raise ResultUnavailable(str(error), error.code)
-            return record.answer
-
     def _lose(self, record: Record, error: GreendError, kind: str = "no daemon") -> None:
         record.error = error
         self._warn(kind, f"a window is not measured: {error}")
-        self._news.notify_all()
+        self._tell(record)
+
+    def _tell(self, record: Record) -> None:
+        """Tell those who wait for a window what became of it."""
+        for future in self._waiting.pop(record.window_id, {}):
+            _settle(future, record.answer, record.error)
+
+    def _tell_failed(self) -> None:
+        """Tell those who have waited for an attempt that it failed."""
+        for waiting in list(self._waiting.values()):
+            for future, attempt in list(waiting.items()):
+                if self._failed >= attempt:
+                    _settle(future, None, self._trouble)
+
+    def _forget(self, window_id: str, future: "Future[types_pb2.Window]") -> None:
+        with self._work:
+            waiting = self._waiting.get(window_id, {})
+            waiting.pop(future, None)
+            if not waiting:
+                self._waiting.pop(window_id, None)
 
     def _warn(self, kind: str, message: str) -> None:
         """Log a warning, but only one of its kind in the client's life."""
@@ -207,7 +248,7 @@ class Sender:
                 if stop:
                     self._finished.pop(window_id, None)
                     record.answer = answer
-                    self._news.notify_all()
+                    self._tell(record)
         self._delivery.disconnect()
 
     def _deliver(self, record: Record, *, stop: bool) -> types_pb2.Window | None:
@@ -217,16 +258,23 @@ class Sender:
                 if stop:
                     return self._delivery.stop(record)
                 self._delivery.start(record)
+            except NotTaken:
+                raise
             except GreendError as error:
                 with self._work:
                     self._lose(record, error, "refused")
+            except Exception as error:  # ours; it costs this window, and no other
+                logger.exception("greend: sending a window failed")
+                with self._work:
+                    told = GreendError(f"it could not be sent: {error!r}", grpc.StatusCode.INTERNAL)
+                    self._lose(record, told, "failed")
         return None
 
     def _wait_to_retry(self, reason: GreendError, retry_s: float) -> bool:
         """Wait after an attempt that has to be made again; False: give up."""
         with self._work:
             self._failed, self._trouble = self._attempt, reason
-            self._news.notify_all()
+            self._tell_failed()
             if self._closed:
                 return False
             self._warn("no daemon", f"{reason}; until then windows have no results")
@@ -235,10 +283,47 @@ class Sender:
             return True
 
 
-def _left(deadline: float | None) -> float | None:
+def left(deadline: float | None) -> float | None:
     """Return the seconds until a deadline, if there is one; 0 when it is over."""
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
+def not_final(record: Record, timeout: float | None) -> ResultUnavailable:
+    """Return the error for a window that is not final when ``timeout`` is over."""
+    return ResultUnavailable(
+        f"window {record.window_id} is not final after {timeout} s: ask again later",
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    )
+
+
+def _settle(
+    future: "Future[types_pb2.Window]", window: types_pb2.Window | None, error: GreendError | None
+) -> None:
+    if future.done() or not future.set_running_or_notify_cancel():
+        return
+    if window is not None:
+        future.set_result(window)
+    elif error is not None:
+        future.set_exception(ResultUnavailable(str(error), error.code))
+
+
 def _closed_error() -> GreendError:
     return GreendError("the client was closed before", grpc.StatusCode.CANCELLED)
+
+
+def _forked_error() -> GreendError:
+    return GreendError(
+        "the client was made before this process was forked: make one in the child",
+        grpc.StatusCode.FAILED_PRECONDITION,
+    )
+
+
+_senders: "weakref.WeakSet[Sender]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for sender in list(_senders):
+        sender.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

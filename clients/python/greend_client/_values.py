@@ -1,4 +1,4 @@
-"""What the client returns: frozen values; what is unknown is None, never 0.
+"""What was measured, as frozen values; what is unknown is None, never 0.
 
 Each is made from the message of the same name by ``from_message``. Units are in
 the names; instants are nanoseconds since the Unix epoch.
@@ -6,22 +6,11 @@ the names; instants are nanoseconds since the Unix epoch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from google.protobuf.message import Message
-
+from greend_client._messages import known
 from greend_proto.v1 import metering_pb2, types_pb2
 
-
-def _known(message: Message, *names: str) -> dict[str, Any]:
-    """Return the fields named, by name; absent ones and empty strings are None."""
-    fields = message.DESCRIPTOR.fields_by_name
-    return {
-        name: None
-        if fields[name].has_presence and not message.HasField(name)
-        else (value if (value := getattr(message, name)) != "" else None)
-        for name in names
-    }
+_TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +28,7 @@ class Phase:
     @classmethod
     def from_message(cls, message: types_pb2.Phase) -> "Phase":
         """Return the value of a message."""
-        return cls(**_known(message, *cls.__slots__))
+        return cls(**known(message, *cls.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +72,14 @@ class WindowResult:
     @classmethod
     def from_message(cls, message: types_pb2.Window) -> "WindowResult":
         """Return the value of a message."""
-        usage = ("prompt_tokens", "cached_tokens", "output_tokens")
-        built = {"tags", "flags", "devices", "phases", *usage}
+        built = {"tags", "flags", "devices", "phases", *_TOKENS}
         return cls(
             tags=dict(message.tags),
             flags=tuple(message.flags),
             devices=tuple(message.devices),
             phases=tuple(Phase.from_message(phase) for phase in message.phases),
-            **_known(message.usage, *usage),
-            **_known(message, *(name for name in cls.__slots__ if name not in built)),
+            **known(message.usage, *_TOKENS),
+            **known(message, *(name for name in cls.__slots__ if name not in built)),
         )
 
 
@@ -116,75 +104,51 @@ class LedgerRow:
     @classmethod
     def from_message(cls, message: types_pb2.LedgerRow) -> "LedgerRow":
         """Return the value of a message."""
-        return cls(**_known(message, *cls.__slots__))
+        return cls(**known(message, *cls.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
-    """A GPU as the daemon knows it: ``uuid`` is its key, ``index`` is for people.
+class Statistics:
+    """Mean and quantiles in J; all None where no window tells."""
 
-    ``state`` is "ok", "lost" or "hung", with ``state_reason`` saying why. The
-    floors are its power with nobody working on it, without and with a live
-    compute context.
+    mean: float | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+    @classmethod
+    def from_message(
+        cls, message: metering_pb2.SummarizeWindowsResponse.Statistics
+    ) -> "Statistics":
+        """Return the value of a message."""
+        return cls(**known(message, *cls.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Final windows with the same values of the tags asked for, in one time bucket.
+
+    ``energy_j`` is the sum of their own energy: a window's descendants count for
+    themselves. ``start_unix_ns`` is where the bucket begins; None: there are none.
     """
 
-    uuid: str
-    index: int
-    name: str | None
-    state: str
-    state_reason: str | None
-    energy_counter: bool
-    floor_w: float | None
-    context_floor_w: float | None
-    power_limit_w: float | None
-    min_sm_clock_mhz: int | None
-    max_sm_clock_mhz: int | None
-    simulated: bool
+    tags: Mapping[str, str]
+    start_unix_ns: int | None
+    count: int
+    energy_j: float
+    prompt_tokens: int | None
+    cached_tokens: int | None
+    output_tokens: int | None
+    joules_per_request: Statistics
+    joules_per_output_token: Statistics
 
     @classmethod
-    def from_message(cls, message: types_pb2.Device) -> "Device":
-        """Return the value of a message."""
-        limits = ("power_limit_w", "min_sm_clock_mhz", "max_sm_clock_mhz")
-        built = {"energy_counter", *limits}
-        return cls(
-            energy_counter=message.capabilities.energy_counter,
-            **_known(message.limits, *limits),
-            **_known(message, *(name for name in cls.__slots__ if name not in built)),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of the daemon: ``state`` is "ok" or "failed", then with a ``message``."""
-
-    name: str
-    state: str
-    message: str | None
-
-    @classmethod
-    def from_message(cls, message: metering_pb2.GetStatusResponse.Part) -> "Part":
-        """Return the value of a message."""
-        return cls(**_known(message, *cls.__slots__))
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The daemon's health: ``state`` is "serving" or "degraded" (a part is not "ok")."""
-
-    version: str
-    state: str
-    start_unix_ns: int
-    pid: int
-    parts: tuple[Part, ...]
-    open_windows: int
-    devices_ok: int
-    devices_total: int
-    simulated: bool
-
-    @classmethod
-    def from_message(cls, message: metering_pb2.GetStatusResponse) -> "Status":
+    def from_message(cls, message: metering_pb2.SummarizeWindowsResponse.Group) -> "Group":
         """Return the value of a message."""
         return cls(
-            parts=tuple(Part.from_message(part) for part in message.parts),
-            **_known(message, *(name for name in cls.__slots__ if name != "parts")),
+            tags=dict(message.tags),
+            joules_per_request=Statistics.from_message(message.joules_per_request),
+            joules_per_output_token=Statistics.from_message(message.joules_per_output_token),
+            **known(message.usage, *_TOKENS),
+            **known(message, "start_unix_ns", "count", "energy_j"),
         )

@@ -2,12 +2,14 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import grpc
 
+from greend_client import _decorator
 from greend_client._delivery import Record
 from greend_client._errors import ResultUnavailable
 from greend_client._gpus import ENVIRONMENT, Gpus
@@ -16,16 +18,11 @@ from greend_client._times import unix_offset_ns
 from greend_client._uuid7 import uuid7
 from greend_client._values import WindowResult
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-class Window:
-    """A tagged interval on one or more GPUs, made by ``Client.window``.
 
-    Use it as a context manager, or call ``start`` and ``stop`` by hand, several at
-    once in any order. Nothing here but ``result`` blocks or raises: what the
-    daemon refuses is told by ``result`` and once in the log.
-
-    Inside its ``with`` block it is the parent of windows that start there.
-    """
+class Measured:
+    """What windows of both clients share: all but how a result is waited for."""
 
     __slots__ = ("_before", "_clock_ns", "_parent", "_record", "_sender", "window_id")
 
@@ -36,14 +33,14 @@ class Window:
         request_id: object,
         gpus: Gpus,
         weight: float,
-        parent: "Window | str | None",
+        parent: "Measured | str | None",
         tags: Mapping[str, object],
     ) -> None:
         self.window_id = str(uuid7())
         """UUID of version 7, known before the window starts."""
         self._sender = sender
         self._parent = parent
-        self._before: Window | None = None  # whose block this one's is in
+        self._before: Measured | None = None  # whose block this one's is in
         self._clock_ns = 0  # the Unix clock minus the monotonic one
         self._record = Record(
             window_id=self.window_id,
@@ -66,7 +63,7 @@ class Window:
         """Whether it ended."""
         return self._record.stop_unix_ns is not None
 
-    def start(self, at_ns: int | None = None) -> "Window":
+    def start(self, at_ns: int | None = None) -> Self:
         """Begin now, or at an instant of CLOCK_MONOTONIC. A second call does nothing."""
         if not self.started:
             self._settle_context()
@@ -98,23 +95,21 @@ class Window:
             counts = {"prompt_tokens": prompt, "cached_tokens": cached, "output_tokens": output}
             self._record.usage.update({k: v for k, v in counts.items() if v is not None})
 
-    def result(self, timeout: float | None = None) -> WindowResult:
-        """Wait for the final energy, at most ``timeout`` seconds (None: no limit).
+    def __call__(self, function: Function) -> Function:
+        """Decorate a function: each of its calls gets a window of its own.
 
-        May be called any time after the stop, from any thread, again and again.
-        It does not wait for a daemon that is not there: the window is kept, and
-        can be asked for again when there is one.
+        The window is like this one, has an id of its own, begins with the call and
+        ends with it, by a return or an exception; calls within calls are its
+        children. A coroutine function's window ends when what it awaits is done.
+        Inside, ``current_window()`` is the window.
 
         Raises:
-            ResultUnavailable: There is no result, or none yet; ``code`` tells which.
+            TypeError: It is a generator function: it runs when somebody iterates, and
+                the time between belongs to them. Use ``with`` inside it.
         """
-        if not self.stopped:
-            raise ResultUnavailable(
-                f"window {self.window_id} was not stopped", grpc.StatusCode.FAILED_PRECONDITION
-            )
-        return WindowResult.from_message(self._sender.result(self._record, timeout))
+        return _decorator.decorate(self._again, function)
 
-    def __enter__(self) -> "Window":
+    def __enter__(self) -> Self:
         self.start()
         self._before = before = _running(_current.get())
         if before is not None:  # blocks left out of order must not make a chain that grows
@@ -136,7 +131,27 @@ class Window:
 
     def __repr__(self) -> str:
         state = "stopped" if self.stopped else "running" if self.started else "not started"
-        return f"<greend_client.Window {self.window_id} {state}>"
+        return f"<{type(self).__module__}.Window {self.window_id} {state}>"
+
+    def _again(self) -> Self:
+        """Return a new window with the same arguments."""
+        record = self._record
+        return self._new(
+            request_id=record.request_id,
+            gpus=record.gpus,
+            weight=record.weight,
+            parent=self._parent,
+            tags=record.tags,
+        )
+
+    def _new(self, **arguments: Any) -> Self:
+        return type(self)(self._sender, **arguments)
+
+    def _require_stopped(self) -> None:
+        if not self.stopped:
+            raise ResultUnavailable(
+                f"window {self.window_id} was not stopped", grpc.StatusCode.FAILED_PRECONDITION
+            )
 
     def _settle_context(self) -> None:
         """Take what the window inherits from where it starts: GPUs and parent."""
@@ -145,7 +160,7 @@ class Window:
             record.environment = {k: v for k in ENVIRONMENT if (v := os.environ.get(k)) is not None}
         if parent is None:
             parent = _running(_current.get()) or os.environ.get("GREEND_PARENT_WINDOW", "")
-        record.parent_id = parent.window_id if isinstance(parent, Window) else parent
+        record.parent_id = parent.window_id if isinstance(parent, Measured) else parent
 
     def _start_at(self, monotonic_ns: int) -> None:
         # Both clocks once: a step of the Unix clock must not change a duration.
@@ -167,7 +182,38 @@ class Window:
         self._stop_at(stop_ns)
 
 
-def _running(window: Window | None) -> Window | None:
+class Window(Measured):
+    """A tagged interval on one or more GPUs, made by ``Client.window``.
+
+    Use it as a context manager, as a decorator, or call ``start`` and ``stop`` by
+    hand, several at once in any order. Nothing here but ``result`` blocks or raises:
+    what the daemon refuses is told by ``result`` and once in the log.
+
+    Inside its ``with`` block it is the parent of windows that start there.
+    """
+
+    __slots__ = ()
+
+    def result(self, timeout: float | None = None) -> WindowResult:
+        """Wait for the final energy, at most ``timeout`` seconds (None: no limit).
+
+        May be called any time after the stop, from any thread, again and again.
+        It does not wait for a daemon that is not there: the window is kept, and
+        can be asked for again when there is one.
+
+        Raises:
+            ResultUnavailable: There is no result, or none yet; ``code`` tells which.
+        """
+        self._require_stopped()
+        return WindowResult.from_message(self._sender.result(self._record, timeout))
+
+
+def current_window() -> Measured | None:
+    """Return the window in whose block, or decorated call, this runs; None outside."""
+    return _running(_current.get())
+
+
+def _running(window: Measured | None) -> Measured | None:
     """Return the innermost window that still runs, from ``window`` outward.
 
     A task may outlive the block that it was started in.
@@ -177,4 +223,4 @@ def _running(window: Window | None) -> Window | None:
     return window
 
 
-_current: ContextVar[Window | None] = ContextVar("greend_client_window", default=None)
+_current: ContextVar[Measured | None] = ContextVar("greend_client_window", default=None)

@@ -91,6 +91,12 @@ class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The HTTP endpoint."""
 
     address: Annotated[str, Meta(description="HOST:PORT; empty switches it off")] = "127.0.0.1:9477"
+    tag_keys: Annotated[
+        tuple[str, ...], Meta(description="tags of windows that become labels, e.g. model")
+    ] = ()
+    max_series: Annotated[
+        int, Meta(ge=10, le=10_000, description="time series by tags; the rest is summed as other")
+    ] = 1000
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -156,7 +162,10 @@ def _section(
         try:
             # Strict about the file's types; text from environment and flags is converted.
             text = origins[section.name, key.name].startswith(("GREEND_", "--"))
-            checked[key.name] = msgspec.convert(values[key.name], key.type, strict=not text)
+            value = values[key.name]
+            if text and isinstance(key.default, tuple):
+                value = [part.strip() for part in value.split(",") if part.strip()]
+            checked[key.name] = msgspec.convert(value, key.type, strict=not text)
         except msgspec.ValidationError as error:
             raise InvalidArgument(
                 f"configuration: [{section.name}] {key.name} = {values[key.name]!r}:"

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from greend.config import Settings
+from greend.config import Metrics, Settings
 from greend.device.fleet import Fleet
 from greend.device.protocol import Driver
 from greend.errors import GreendError, InvalidArgument, Unavailable
@@ -30,6 +30,8 @@ from greend.store.writer import StoreWriter
 
 if TYPE_CHECKING:
     from greend.device.simulated import SimulatedDriver
+    from greend.export.exporter import Exporter
+    from greend.export.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +92,8 @@ async def _serve(
     windows = WindowService(
         registry, writer, reader, most_open=settings.metering.most_open_windows, clock=clock
     )
-    saver = Saver(writer, windows.stored)
+    recorder = _recorder(settings.metrics)
+    saver = Saver(writer, windows.stored, recorder)
     listener = _LoopListener(loop)
     interval_ns = settings.metering.settings().slow_interval_ns
     fleet = Fleet(driver, listener, interval_ns=interval_ns)
@@ -119,9 +122,15 @@ async def _serve(
     reading = reading_door(runtime_dir / "greend.sock", settings.daemon.group, metering, simulator)
     control = control_door(runtime_dir / "control.sock", settings.daemon.control_group)
 
+    exporter = None
+    if recorder is not None:
+        exporter = _exporter(settings.metrics.address, recorder, meter, windows, writer, clock)
+
     fleet.start()
     await control.open()
     await reading.open()
+    if exporter is not None:
+        exporter.start()
     ticking = asyncio.create_task(_tick(meter))
     pruning = asyncio.create_task(_prune(writer, settings.store.retention(), clock))
     await ended.wait()
@@ -130,6 +139,8 @@ async def _serve(
     await _bounded(windows.drain(DRAIN_S), DRAIN_S + JOIN_S)
     ticking.cancel()
     pruning.cancel()
+    if exporter is not None:
+        await asyncio.to_thread(exporter.stop, JOIN_S)
     await asyncio.gather(reading.close(GRACE_S), control.close(GRACE_S))
     if not await asyncio.to_thread(fleet.stop, JOIN_S):
         log.warning("a call to the driver hangs: leaving it behind")
@@ -147,6 +158,36 @@ async def _bounded(what: Awaitable[object], timeout_s: float) -> None:
         log.error("gave up after %.1f s: the store does not answer", timeout_s)
     except GreendError as error:
         log.error("not stored at the end: %s", error)
+
+
+def _recorder(metrics: Metrics) -> "Recorder | None":
+    if not metrics.address:
+        return None
+    from greend.export.recorder import Recorder  # what is switched off is not imported
+
+    return Recorder(metrics.tag_keys, metrics.max_series)
+
+
+def _exporter(
+    address: str,
+    recorder: "Recorder",
+    meter: Meter,
+    windows: WindowService,
+    writer: StoreWriter,
+    clock: Clock,
+) -> "Exporter":
+    from greend.export.exporter import Exporter
+    from greend.export.host import HostReader
+
+    host = HostReader(
+        meter.registry,
+        open_windows=lambda: windows.open_count,
+        store_error=lambda: writer.error,
+        now_ns=clock.monotonic_ns,
+    )
+    exporter = Exporter(address, recorder, host, meter.collect)
+    log.info("metrics at http://%s/metrics", exporter.address)
+    return exporter
 
 
 async def _tick(meter: Meter) -> None:

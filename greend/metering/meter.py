@@ -152,11 +152,15 @@ class Meter:
         if self._clock.monotonic_ns() - self._flushed_ns >= (FLUSH_NS if busy else IDLE_FLUSH_NS):
             self.flush()
 
+    def collect(self) -> None:
+        """Hands what was booked to the saver; it is written with the next flush."""
+        for device in self.registry.devices.values():
+            self._saver.add((), device.ledger.take_bookings())
+
     def flush(self) -> "asyncio.Future[bool]":
         """Writes what was booked; the future is done when it is committed."""
         self._flushed_ns = self._clock.monotonic_ns()
-        for device in self.registry.devices.values():
-            self._saver.add((), device.ledger.take_bookings())
+        self.collect()
         now_unix_ns = self._clock.unix_ns
         return self._saver.save(
             [device.record(now_unix_ns) for device in self.registry.devices.values()]

@@ -3,11 +3,22 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from greend.model import AMOUNTS, Booking, DeviceRecord, Window
 from greend.store.writer import StoreWriter
 
 log = logging.getLogger(__name__)
+
+
+class Recorder(Protocol):
+    """Who hears of everything that is booked or final, once."""
+
+    def booked(self, booking: Booking) -> None:
+        """A ledger has booked."""
+
+    def window_final(self, window: Window) -> None:
+        """A window is final."""
 
 
 class Saver:
@@ -17,14 +28,29 @@ class Saver:
     and minute, windows are bounded by those that may be open.
     """
 
-    def __init__(self, writer: StoreWriter, on_stored: Callable[[Window], None]) -> None:
+    def __init__(
+        self,
+        writer: StoreWriter,
+        on_stored: Callable[[Window], None],
+        recorder: Recorder | None = None,
+    ) -> None:
         self._writer = writer
+        self._recorder = recorder
         self._on_stored = on_stored
         self._bookings: dict[tuple[str, int], Booking] = {}
         self._windows: dict[str, Window] = {}
 
     def add(self, windows: Iterable[Window], bookings: Iterable[Booking]) -> None:
-        """Keeps final windows and bookings for the next `save`."""
+        """Keeps what is newly final or booked for the next `save`."""
+        windows, bookings = list(windows), list(bookings)
+        if self._recorder is not None:
+            for window in windows:
+                self._recorder.window_final(window)
+            for booking in bookings:
+                self._recorder.booked(booking)
+        self._keep(windows, bookings)
+
+    def _keep(self, windows: Iterable[Window], bookings: Iterable[Booking]) -> None:
         for window in windows:
             self._windows[window.window_id] = window
         for booking in bookings:
@@ -62,4 +88,4 @@ class Saver:
                 self._on_stored(window)
             return
         log.debug("%d windows and %d bookings wait for the store", len(windows), len(bookings))
-        self.add(windows.values(), bookings.values())
+        self._keep(windows.values(), bookings.values())

@@ -30,6 +30,13 @@ class _RecentMedian:
             self._seen.popleft()
         self._stale = len(self._seen) >= self._fewest
 
+    def remove(self, start_ns: int, end_ns: int) -> None:
+        kept = [item for item in self._seen if not start_ns < item[0] <= end_ns]
+        if len(kept) < len(self._seen):
+            self._seen = deque(kept)
+            self._stale = bool(kept)
+            self._median = None
+
     @property
     def value(self) -> float | None:
         if self._stale:
@@ -72,6 +79,11 @@ class FloorEstimator:
             self._background.add(now_ns, 0.0)
         elif floor.value is not None:
             self._background.add(now_ns, max(0.0, power_mw - floor.value))
+
+    def retract(self, start_ns: int, end_ns: int) -> None:
+        """A window that was told late covers this time: it was not unoccupied."""
+        for median_ in (self._background, *self._floors.values()):
+            median_.remove(start_ns, end_ns)
 
     def floor_mw(self, *, context_alive: bool | None = None) -> float | None:
         """The floor in the given context state (the present one if not given)."""

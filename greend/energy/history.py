@@ -54,8 +54,7 @@ class ClosedStep:
     """What a booked step still has for late windows.
 
     `idle_times` are the times of which the floor was booked to idle;
-    `remainder_mj` was booked to unattributed (without the background, which is
-    somebody else's work). `pieces` are the times between its events.
+    `unattributed_mj` is what nobody had. `pieces` are the times between its events.
     """
 
     start_ns: int
@@ -63,7 +62,7 @@ class ClosedStep:
     minute_unix_s: int
     floor: float
     device: float
-    remainder_mj: float
+    unattributed_mj: float
     power_limit_mw: int | None
     sm_clock_mhz: float | None
     idle_times: list[tuple[int, int]]
@@ -128,15 +127,15 @@ def _take_of(step: ClosedStep, start_ns: int, stop_ns: int) -> Taken:
         left += [piece for piece in ((begin_ns, low_ns), (high_ns, end_ns)) if piece[0] < piece[1]]
     step.idle_times = left
     taken.idle_mj = step.floor * sum(high_ns - low_ns for low_ns, high_ns in taken.times)
-    taken.rest_mj = step.remainder_mj
+    taken.rest_mj = step.unattributed_mj
     if step.power_limit_mw is not None:
         highest = mw_to_rate(step.power_limit_mw) * LIMIT_MARGIN - step.floor
         taken.rest_mj = min(taken.rest_mj, max(highest, 0.0) * taken.overlap_ns)
-    step.remainder_mj -= taken.rest_mj
+    step.unattributed_mj -= taken.rest_mj
     return taken
 
 
 def put_back(taken: Taken) -> None:
     """Undoes a `take` of one step."""
     taken.step.idle_times += taken.times
-    taken.step.remainder_mj += taken.rest_mj
+    taken.step.unattributed_mj += taken.rest_mj

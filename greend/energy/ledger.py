@@ -189,7 +189,7 @@ class DeviceLedger:
                 minute_unix_s=minute_s,
                 floor=shaped.floor,
                 device=(energy_mj or 0) / step.duration_ns,
-                remainder_mj=shaped.remainder * step.duration_ns,
+                unattributed_mj=shaped.unattributed * step.duration_ns,
                 power_limit_mw=step.power_limit_mw,
                 sm_clock_mhz=step.sm_clock_mhz,
                 idle_times=idle_times,
@@ -265,6 +265,7 @@ class DeviceLedger:
         """Takes from closed steps what they booked to nobody."""
         if start_ns >= stop_ns:
             return
+        self.floor.retract(start_ns, stop_ns)
         for taken in self._history.take(start_ns, stop_ns):
             self._late.setdefault(claim.window_id, []).append(taken)
             self._move_late(claim, taken, +1)
@@ -329,7 +330,7 @@ class DeviceLedger:
             if step.sm_clock_mhz is not None:
                 claim.clock_mhz_ns -= step.sm_clock_mhz * overlap_ns
                 claim.clock_ns -= overlap_ns
-            step.remainder_mj += to_nobody_mj
+            step.unattributed_mj += to_nobody_mj
             self._add_booking(
                 step.minute_unix_s,
                 windows_mj=-(to_idle_mj + to_nobody_mj),

@@ -398,3 +398,28 @@ def test_sums_rebased_while_a_window_is_open_change_nothing() -> None:
     length_s = (span.stop_ns - span.start_ns) / NS_PER_S
     assert outcome.shares["a"].own_mj == pytest.approx(BUSY_W * 1000 * length_s, rel=1e-3)
     assert_conserved(outcome)
+
+
+@pytest.mark.parametrize("utilization", [True, False])
+def test_windows_that_are_all_told_late_are_no_background_to_each_other(
+    *, utilization: bool
+) -> None:
+    """An engine that knows only afterwards, busy for most of the time."""
+    spans, cursor = [], 3 * NS_PER_S
+    for number in range(12):
+        stop = cursor + 2 * NS_PER_S
+        spans.append(
+            Span(f"w{number}", cursor, stop, start_told_ns=stop + 1, stop_told_ns=stop + 2)
+        )
+        cursor = stop + NS_PER_S
+    device = Device([(span.start_ns, span.stop_ns) for span in spans])
+    device.utilization = utilization
+    outcome = run(device, spans, until_ns=cursor + 2 * NS_PER_S)
+    for span in spans:
+        share = outcome.shares[span.name]
+        assert Flag.LATE in share.flags
+        assert share.own_mj == pytest.approx(BUSY_W * 2000, rel=0.05), span.name
+    assert_conserved(outcome)
+    floor_mw = outcome.ledger.floor.floor_mw()
+    assert floor_mw is not None
+    assert floor_mw == pytest.approx(FLOOR_W * 1000, rel=0.05)

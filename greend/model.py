@@ -89,7 +89,7 @@ class Sample:
     """One reading of a device at one instant.
 
     `monotonic_ns` is the middle of the driver call that read the energy (or,
-    without a counter, the power).
+    without a counter, the power), and `call_ns` how long that took.
     """
 
     device: str
@@ -103,6 +103,7 @@ class Sample:
     temperature_c: int | None = None
     clock_event_reasons: int | None = None
     power_limit_mw: int | None = None
+    call_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

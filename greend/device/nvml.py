@@ -90,7 +90,8 @@ class NvmlDevice:
         """See Device.read; takes three driver calls, four more once a second."""
         started_ns = time.monotonic_ns()
         energy_mj, power_mw = self._energy_and_power()
-        now_ns = (started_ns + time.monotonic_ns()) // 2
+        call_ns = time.monotonic_ns() - started_ns
+        now_ns = started_ns + call_ns // 2
         utilization = self._ask(self._utilization)
         if now_ns - self._slow.monotonic_ns >= SLOW_READ_NS:
             self._slow = Sample(
@@ -104,6 +105,7 @@ class NvmlDevice:
         return replace(
             self._slow,
             monotonic_ns=now_ns,
+            call_ns=call_ns,
             energy_mj=energy_mj,
             power_mw=power_mw,
             sm_clock_mhz=self._ask(self._sm_clock),

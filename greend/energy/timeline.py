@@ -91,12 +91,12 @@ class Timeline:
             before = self._edges[-1].energy_mj
             # A counter that stood still may catch up.
             absurd_mj = (now - self._changed_ns + NS_PER_S) * ABSURD_POWER_MW // NS_PER_S
-            seen = Interval(
-                max(self._last.monotonic_ns, now - self._locator.period.high),
-                now,
-            )
+            # The readings were taken at some time within their calls.
+            low = self._last.monotonic_ns - self._last.call_ns / 2
+            high = now + sample.call_ns / 2
+            seen = Interval(max(low, high - self._locator.period.high), high)
             if energy_mj == before:
-                self._locator.unchanged(now - self._changed_ns)
+                self._locator.unchanged(now - sample.call_ns / 2 - self._changed_ns)
             elif 0 < energy_mj - before <= absurd_mj:
                 self._locator.advanced(seen)
                 self._append(seen, energy_mj)

@@ -39,7 +39,7 @@ TICK_S = 1.0
 # Old rows are looked for every minute; where there are many, a step at a time.
 PRUNE_S, PRUNE_STEP_S = 60.0, 0.1
 # The whole end takes at most 2 s; what waits for the last steps gets most of it.
-DRAIN_S, GRACE_S, JOIN_S = 1.0, 0.2, 0.3
+DRAIN_S, GRACE_S, JOIN_S = 0.8, 0.2, 0.25
 
 
 def run(settings: Settings, simulate: str | None) -> None:

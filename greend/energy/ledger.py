@@ -288,7 +288,9 @@ class DeviceLedger:
         step = taken.step
         claim.idle_mj += sign * taken.idle_mj
         claim.active_mj += sign * taken.rest_mj
-        claim.device_mj += sign * step.device * taken.overlap_ns
+        # Its own work counts whole, as in a step that is shaped in time.
+        own_mj = taken.idle_mj + taken.rest_mj
+        claim.device_mj += sign * max(step.device * taken.overlap_ns, own_mj)
         claim.facts |= step.facts
         if step.sm_clock_mhz is not None:
             claim.clock_mhz_ns += sign * step.sm_clock_mhz * taken.overlap_ns

@@ -3,19 +3,21 @@
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from greend.errors import InvalidArgument
-from greend.metering.checks import check_key
+from greend.errors import GreendError, InvalidArgument
+from greend.metering.checks import MOST_TAGS, check_key, check_tags
 from greend.metering.registry import DeviceRegistry
 from greend.metering.summary import Group, summarize
 from greend.model import NS_PER_S, Window, WindowState
 from greend.store.reader import Key, StoreReader, WindowQuery
 
 USUAL_PAGE, LARGEST_PAGE = 100, 1000
+LONGEST_BUCKET_S = 1e9
+MOST_DEVICES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,16 @@ class Query:
     ) -> list[Group]:
         """Final windows in groups. Raises InvalidArgument, naming the field."""
         check_filter(query)
+        if len(by) > MOST_TAGS:
+            raise InvalidArgument(f"by: {len(by)} keys, at most {MOST_TAGS} make groups")
         for key in by:
             check_key("by", key)
         if len(set(by)) != len(by):
             raise InvalidArgument("by: a tag key is named twice")
-        if bucket_s is not None and not (math.isfinite(bucket_s) and bucket_s >= 1):
-            raise InvalidArgument(f"bucket_s: {bucket_s} is not a length of at least 1 s")
+        if bucket_s is not None and not 1 <= bucket_s <= LONGEST_BUCKET_S:
+            raise InvalidArgument(
+                f"bucket_s: {bucket_s} is not between 1 and {LONGEST_BUCKET_S:.0f} s"
+            )
         if idle not in ("", "include", "exclude"):
             raise InvalidArgument(f"idle: {idle!r} is neither 'include' nor 'exclude'")
 
@@ -99,7 +105,9 @@ class Query:
         for uuid in devices:
             if uuid not in known:
                 self._registry.find(uuid)
-        await asyncio.shield(self._flush())
+        # What cannot be written now is still booked later; reading goes on.
+        with contextlib.suppress(GreendError):
+            await asyncio.shield(self._flush())
         since_s = None if since_unix_ns is None else since_unix_ns // NS_PER_S // 60 * 60
         until_s = None if until_unix_ns is None else -(-until_unix_ns // NS_PER_S)
         rows = await asyncio.to_thread(self._reader.ledger, devices, since_s, until_s)
@@ -122,11 +130,12 @@ class Query:
 def check_filter(query: WindowQuery) -> None:
     """Raises InvalidArgument for what no window can have."""
     states = [str(state) for state in WindowState]
-    for state in query.states:
+    for state in set(query.states):
         if state not in states:
             raise InvalidArgument(f"states: {state!r} is none of {', '.join(states)}")
-    for key in query.tags:
-        check_key("tags", key)
+    check_tags(query.tags)
+    if len(query.devices) > MOST_DEVICES:
+        raise InvalidArgument(f"devices: more than {MOST_DEVICES}")
 
 
 def matches(query: WindowQuery, window: Window) -> bool:
@@ -149,6 +158,8 @@ def _to_token(key: Key) -> str:
 def _from_token(token: str) -> Key:
     try:
         start_unix_ns, window_id = json.loads(base64.urlsafe_b64decode(token))
+        if not -(2**63) <= int(start_unix_ns) < 2**63:
+            raise ValueError(start_unix_ns)
         return int(start_unix_ns), str(window_id)
-    except (binascii.Error, ValueError, TypeError):
+    except (binascii.Error, ValueError, TypeError, OverflowError, RecursionError):
         raise InvalidArgument("page_token: not one that this daemon gave") from None

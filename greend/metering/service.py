@@ -75,13 +75,16 @@ class WindowService:
         active = self._active.get(window_id)
         if active is not None:
             _check_same(active.window, start)
+            active.starters += 1
             await self._commit(active.window)
             return self._so_far(active)
         active, devices = self._open(window_id, start)
         try:
             inserted = await asyncio.wrap_future(self._writer.insert(active.window))
         except GreendError:
-            self._cancel(active, devices)
+            # Unless it was said again, or ended, meanwhile: then that decides.
+            if active.starters == 1 and active.stop_ns is None:
+                self._cancel(active, devices)
             raise
         except asyncio.CancelledError:
             # The caller gave up. It can say the start again, if it knows the id.
@@ -237,18 +240,17 @@ class WindowService:
         return active, devices
 
     def _end(self, active: ActiveWindow, stop_unix_ns: int | None, usage: Usage) -> None:
-        now_ns, offset_ns = self._clock.monotonic_ns(), self._clock.offset_ns
+        now_ns = self._clock.monotonic_ns()
         if stop_unix_ns is None:
             stop_ns = max(now_ns, active.start_ns)
         else:
-            stop_ns = stop_unix_ns - offset_ns
+            # From the start, so that a wall clock set meanwhile cannot bend it.
+            stop_ns = active.start_ns + stop_unix_ns - active.window.start_unix_ns
             checks.check_not_future("stop_unix_ns", stop_ns, now_ns)
         start_unix_ns = active.window.start_unix_ns
         if stop_unix_ns is not None and stop_unix_ns < start_unix_ns:
             early_s = (start_unix_ns - stop_unix_ns) / NS_PER_S
             raise InvalidArgument(f"stop_unix_ns: {early_s:.6f} s before the window's start")
-        # The wall clock may have been set meanwhile: never shorter than nothing.
-        stop_ns = max(stop_ns, active.start_ns)
         active.stop(stop_ns, usage)
         for uuid in active.awaited:
             self._registry.devices[uuid].ledger.stop(active.claim_id, stop_ns)

@@ -33,6 +33,8 @@ class ActiveWindow:
     # Its children that are not final.
     children: set[str] = field(default_factory=set)
     final: bool = False
+    # Calls that said its start.
+    starters: int = 1
     finished: "asyncio.Future[Window]" = field(default_factory=_future)
 
     def stop(self, stop_ns: int, usage: Usage) -> None:

@@ -11,6 +11,8 @@ from greend.store.reader import WindowQuery
 from greend_proto.v1 import metering_pb2
 from greend_proto.v1 import types_pb2 as pb
 
+MOST_TOKENS = 2**63 - 1
+
 
 def window_to_message(window: Window) -> pb.Window:
     """A window with all that follows from it; what is unknown is absent."""
@@ -79,10 +81,16 @@ def _usage_to_message(usage: Usage) -> pb.Usage:
 
 
 def usage_from_message(message: pb.Usage) -> Usage:
-    """What a caller says that a request did."""
+    """What a caller says that a request did.
+
+    A count that no store can keep is none; it must not hold up the window's stop.
+    """
 
     def value(name: str) -> int | None:
-        return getattr(message, name) if message.HasField(name) else None  # type: ignore[arg-type]
+        if not message.HasField(name):  # type: ignore[arg-type]
+            return None
+        count = int(getattr(message, name))
+        return count if count <= MOST_TOKENS else None
 
     return Usage(
         value("prompt_tokens"),

@@ -8,6 +8,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError
 
 from greend.errors import Unavailable
 
@@ -45,6 +46,16 @@ def migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     scripts = ScriptDirectory.from_config(config)
+    try:
+        _migrate(engine, config, scripts)
+    except DatabaseError as error:
+        raise Unavailable(
+            f"the database {engine.url.database} cannot be opened: {error.orig}; move it aside,"
+            " or choose another --state-dir"
+        ) from error
+
+
+def _migrate(engine: Engine, config: Config, scripts: ScriptDirectory) -> None:
     with engine.begin() as connection:
         current = MigrationContext.configure(connection).get_current_revision()
         known = {script.revision for script in scripts.walk_revisions()}

@@ -61,7 +61,7 @@ def test_floors_are_remembered_across_restarts(metered: Metered) -> None:
     metered.daemon.start(devices=2)
     with metered.daemon.stub() as stub:
         devices = stub.ListDevices(pb.ListDevicesRequest()).devices
-    assert [device.floor_w for device in devices] == pytest.approx([BASE_W] * 2, rel=0.05)
+    assert [device.floor_w for device in devices] == pytest.approx([BASE_W] * 2, rel=0.15)
 
 
 def test_a_second_daemon_is_refused_and_the_first_serves_on(metered: Metered) -> None:

@@ -62,6 +62,7 @@ class Sender:
         self._failed = 0  # number of the latest one that has to be made again
         self._trouble: GreendError | None = None  # why
         self._hurry = False
+        self._sending = ""  # the window whose event is under way
         self._closed = False
         self._forked = False
         self._warned: set[str] = set()
@@ -169,17 +170,19 @@ class Sender:
 
     def _make_room(self, record: Record, *, stop: bool) -> bool:
         error = GreendError(
-            "this window was given up: no daemon took windows for too long",
+            "this window was given up: more happened than the daemon took in time",
             grpc.StatusCode.RESOURCE_EXHAUSTED,
         )
-        if self._finished:
-            window_id, oldest = self._finished.popitem(last=False)
-            self._events.pop((window_id, False), None)
-            self._events.pop((window_id, True), None)
-            self._lose(oldest, error)
-            return True
-        # Every event kept is the start of a window that still runs. Its stop may
-        # come in: there are no more of those than of windows kept.
+        # Not one whose start the daemon has: without its stop it would stay open there.
+        # Those are few, as events go in order.
+        for window_id, oldest in self._finished.items():
+            if (window_id, False) in self._events and self._sending != window_id:
+                del self._events[window_id, False], self._events[window_id, True]
+                del self._finished[window_id]
+                self._lose(oldest, error)
+                return True
+        # Every event kept is of a window that the daemon has, or that still runs. Its stop
+        # may come in: there are no more of those than of windows kept.
         if not stop:
             self._lose(record, error)
         return stop
@@ -235,6 +238,7 @@ class Sender:
                     break
                 (window_id, stop), record = next(iter(self._events.items()))
                 self._attempt += 1
+                self._sending = window_id
             try:
                 answer = self._deliver(record, stop=stop)
             except NotTaken as trouble:

@@ -7,28 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greend.energy.ledger import DeviceLedger
 from greend.model import NS_PER_MS, NS_PER_S, Flag, Source
-from tests.energy.world import BUSY_W, FLOOR_W, LATENESS_NS, Device, Outcome, Span, run
+from tests.energy.world import (
+    BUSY_W,
+    FLOOR_W,
+    Device,
+    Span,
+    assert_conserved,
+    run,
+)
 
 QUIET_NS = 2 * NS_PER_S
-
-
-def assert_conserved(outcome: Outcome) -> None:
-    """Rule 1, with every term from its own bookkeeping."""
-    measured = outcome.total("measured_mj")
-    booked = sum(
-        outcome.total(name) for name in ("windows_mj", "idle_mj", "unattributed_mj", "gap_mj")
-    )
-    assert booked == pytest.approx(measured, rel=1e-9)
-    for booking in outcome.bookings:
-        assert booking.measured_mj == pytest.approx(
-            booking.windows_mj + booking.idle_mj + booking.unattributed_mj + booking.gap_mj,
-            rel=1e-9,
-            abs=1e-6,
-        )
-    shares = sum(share.own_mj for share in outcome.shares.values())
-    assert shares == pytest.approx(outcome.total("windows_mj"), rel=1e-9, abs=1e-6)
 
 
 def test_a_lone_window_gets_the_floor_of_its_time_and_all_the_work() -> None:
@@ -93,61 +82,6 @@ def test_more_than_the_device_can_draw_is_not_booked_to_a_window() -> None:
     assert outcome.shares["a"].own_mj <= 440 * 15 + 1
     assert outcome.total("unattributed_mj") > 0.5 * 80 * (BUSY_W - FLOOR_W)
     assert_conserved(outcome)
-
-
-def test_a_late_window_claims_what_nobody_had() -> None:
-    start, stop = 3 * NS_PER_S, 4 * NS_PER_S
-    device = Device([(start, stop)])
-    in_time = run(device, [Span("a", start, stop)], until_ns=8 * NS_PER_S).shares["a"]
-    told = 6 * NS_PER_S
-    late = run(
-        device,
-        [Span("a", start, stop, start_told_ns=told, stop_told_ns=told + 1)],
-        until_ns=8 * NS_PER_S,
-    )
-    assert Flag.LATE in late.shares["a"].flags
-    assert late.shares["a"].own_mj == pytest.approx(in_time.own_mj, rel=0.02)
-    assert late.shares["a"].idle_mj == pytest.approx(in_time.idle_mj, rel=0.02)
-    assert_conserved(late)
-
-
-def test_a_late_stop_gives_back_what_came_after_it() -> None:
-    start, stop = 3 * NS_PER_S, 4 * NS_PER_S
-    span = Span("a", start, stop, stop_told_ns=6 * NS_PER_S)
-    outcome = run(Device([(start, stop)]), [span], until_ns=8 * NS_PER_S)
-    assert Flag.LATE in outcome.shares["a"].flags
-    assert outcome.shares["a"].own_mj == pytest.approx(BUSY_W * 1000, rel=0.05)
-    assert_conserved(outcome)
-
-
-def test_a_sensor_that_falls_silent_costs_a_gap_and_nobody_waits() -> None:
-    device = Device([(3 * NS_PER_S, 30 * NS_PER_S)])
-    span = Span("a", 3 * NS_PER_S, 6 * NS_PER_S)
-    outcome = run(device, [span], until_ns=4 * NS_PER_S)
-    ledger = outcome.ledger
-    ledger.stop("a", span.stop_ns)
-    (settled,) = ledger.close(12 * NS_PER_S, 250 * NS_PER_MS, 0)
-    assert Flag.GAP in settled.share.flags
-    ledger.take_bookings()
-    ledger.add(device.sample(15 * NS_PER_S))
-    ledger.close(16 * NS_PER_S, 250 * NS_PER_MS, 0)
-    bookings = ledger.take_bookings()
-    gap_mj = sum(booking.gap_mj for booking in bookings)
-    assert gap_mj == pytest.approx(sum(booking.measured_mj for booking in bookings))
-    assert gap_mj == pytest.approx(BUSY_W * 11_000, rel=0.02)
-
-
-def test_a_counter_that_goes_backwards_is_time_unknown_and_never_negative() -> None:
-    device = Device([])
-    outcome = run(device, [], until_ns=3 * NS_PER_S)
-    ledger = outcome.ledger
-    now = 3_200 * NS_PER_MS
-    sample = device.sample(now)
-    ledger.add(type(sample)("GPU-0", now, energy_mj=5))
-    ledger.close(now + NS_PER_S, 250 * NS_PER_MS, 0)
-    bookings = ledger.take_bookings()
-    assert sum(booking.unknown_ns for booking in bookings) == pytest.approx(200e6, abs=150e6)
-    assert all(booking.measured_mj >= 0 for booking in bookings)
 
 
 SPAN = st.tuples(
@@ -303,81 +237,6 @@ def test_hundreds_of_overlapping_windows_are_each_near_their_share() -> None:
     assert_conserved(outcome)
 
 
-@pytest.mark.parametrize("paused", [False, True])
-def test_a_late_stop_among_others_leaves_what_was_its_own(*, paused: bool) -> None:
-    """Equal to the same windows told in time, as far as others' figures allow."""
-    start = 3 * NS_PER_S
-    parent = Span("parent", start, start + 700 * NS_PER_MS)
-    before = Span("before", start - 400 * NS_PER_MS, start - 20 * NS_PER_MS)
-    child = Span("child", start + 200 * NS_PER_MS, start + 500 * NS_PER_MS, parent="parent")
-    spans = [before, parent, *([child] if paused else [])]
-    device = Device([(before.start_ns, before.stop_ns), (parent.start_ns, parent.stop_ns)])
-    in_time = run(device, spans, until_ns=8 * NS_PER_S)
-    late = run(
-        device,
-        [
-            replace(span, stop_told_ns=start + 3 * NS_PER_S) if span is parent else span
-            for span in spans
-        ],
-        until_ns=8 * NS_PER_S,
-    )
-    assert late.shares["parent"].own_mj == pytest.approx(in_time.shares["parent"].own_mj, rel=0.05)
-    assert_conserved(late)
-
-
-def test_without_a_counter_power_is_integrated() -> None:
-    span = Span("a", 3 * NS_PER_S, 5 * NS_PER_S)
-    device = Device([(span.start_ns, span.stop_ns)], counter=False)
-    outcome = run(device, [span], until_ns=8 * NS_PER_S)
-    share = outcome.shares["a"]
-    assert share.own_mj == pytest.approx(BUSY_W * 2000, rel=0.03)
-    assert share.source is Source.POWER
-    assert Flag.POWER_INTEGRATED in share.flags
-    assert_conserved(outcome)
-
-
-def test_power_that_nobody_read_is_unknown_time_and_no_joules() -> None:
-    device = Device([], counter=False)
-    outcome = run(device, [], until_ns=3 * NS_PER_S)
-    ledger = outcome.ledger
-    ledger.close(3 * NS_PER_S, LATENESS_NS, 0)
-    ledger.take_bookings()
-    hour_ns = 3_600 * NS_PER_S
-    ledger.add(device.sample(hour_ns))
-    ledger.close(hour_ns + NS_PER_S, LATENESS_NS, 0)
-    bookings = ledger.take_bookings()
-    assert sum(booking.measured_mj for booking in bookings) < FLOOR_W * 1000
-    assert sum(booking.unknown_ns for booking in bookings) == pytest.approx(hour_ns, rel=0.01)
-
-
-def test_a_sensor_that_never_speaks_keeps_no_window_for_ever() -> None:
-    ledger = DeviceLedger("GPU-0", 0, has_counter=True)
-    ledger.start("a", NS_PER_S, 1.0)
-    ledger.stop("a", 2 * NS_PER_S)
-    assert ledger.close(3 * NS_PER_S, LATENESS_NS, 0) == []
-    (settled,) = ledger.close(8 * NS_PER_S, LATENESS_NS, 0)
-    assert settled.share.source is None
-    assert Flag.GAP in settled.share.flags
-    assert not ledger.busy
-
-
-def test_a_counter_that_stood_still_and_catches_up_is_a_gap_and_not_a_reset() -> None:
-    device = Device([(0, 100 * NS_PER_S)], busy_w=700)
-    outcome = run(device, [], until_ns=3 * NS_PER_S)
-    ledger = outcome.ledger
-    stuck = device.sample(3 * NS_PER_S)
-    for tenth in range(31, 160):
-        now = tenth * NS_PER_S // 10
-        ledger.add(replace(stuck, monotonic_ns=now))
-        ledger.close(now, LATENESS_NS, 0)
-    ledger.take_bookings()
-    ledger.add(device.sample(16 * NS_PER_S))
-    ledger.close(17 * NS_PER_S, LATENESS_NS, 0)
-    bookings = ledger.take_bookings()
-    assert sum(booking.gap_mj for booking in bookings) == pytest.approx(700 * 13_000, rel=0.03)
-    assert sum(booking.unknown_ns for booking in bookings) == 0
-
-
 def test_a_background_that_was_seen_long_ago_is_forgotten() -> None:
     """An untracked process that ended while windows kept the GPU busy without a pause."""
     work = [(2 * NS_PER_S, 50 * NS_PER_S)]
@@ -398,28 +257,3 @@ def test_sums_rebased_while_a_window_is_open_change_nothing() -> None:
     length_s = (span.stop_ns - span.start_ns) / NS_PER_S
     assert outcome.shares["a"].own_mj == pytest.approx(BUSY_W * 1000 * length_s, rel=1e-3)
     assert_conserved(outcome)
-
-
-@pytest.mark.parametrize("utilization", [True, False])
-def test_windows_that_are_all_told_late_are_no_background_to_each_other(
-    *, utilization: bool
-) -> None:
-    """An engine that knows only afterwards, busy for most of the time."""
-    spans, cursor = [], 3 * NS_PER_S
-    for number in range(12):
-        stop = cursor + 2 * NS_PER_S
-        spans.append(
-            Span(f"w{number}", cursor, stop, start_told_ns=stop + 1, stop_told_ns=stop + 2)
-        )
-        cursor = stop + NS_PER_S
-    device = Device([(span.start_ns, span.stop_ns) for span in spans])
-    device.utilization = utilization
-    outcome = run(device, spans, until_ns=cursor + 2 * NS_PER_S)
-    for span in spans:
-        share = outcome.shares[span.name]
-        assert Flag.LATE in share.flags
-        assert share.own_mj == pytest.approx(BUSY_W * 2000, rel=0.05), span.name
-    assert_conserved(outcome)
-    floor_mw = outcome.ledger.floor.floor_mw()
-    assert floor_mw is not None
-    assert floor_mw == pytest.approx(FLOOR_W * 1000, rel=0.05)

@@ -4,6 +4,8 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import pytest
+
 from greend.energy.ledger import DeviceLedger
 from greend.model import NS_PER_MS, NS_PER_S, Booking, Sample, Share
 
@@ -113,3 +115,20 @@ def run(
             shares[settled.window_id] = settled.share
         bookings += ledger.take_bookings()
     return Outcome(shares, bookings, ledger)
+
+
+def assert_conserved(outcome: Outcome) -> None:
+    """Rule 1, with every term from its own bookkeeping."""
+    measured = outcome.total("measured_mj")
+    booked = sum(
+        outcome.total(name) for name in ("windows_mj", "idle_mj", "unattributed_mj", "gap_mj")
+    )
+    assert booked == pytest.approx(measured, rel=1e-9)
+    for booking in outcome.bookings:
+        assert booking.measured_mj == pytest.approx(
+            booking.windows_mj + booking.idle_mj + booking.unattributed_mj + booking.gap_mj,
+            rel=1e-9,
+            abs=1e-6,
+        )
+    shares = sum(share.own_mj for share in outcome.shares.values())
+    assert shares == pytest.approx(outcome.total("windows_mj"), rel=1e-9, abs=1e-6)

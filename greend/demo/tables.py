@@ -1,9 +1,13 @@
 """The demo's figures as tables that fit in 80 columns."""
 
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from greend.demo.ledger import Account
@@ -12,17 +16,25 @@ from greend.demo.report import ModelRow, Report, RequestRow, error_percent
 MAX_ROWS = 40
 
 _NEXT = """\
-Try it on your own load. A daemon of your own, on simulated GPUs at rest:
+Try it on your own load. A daemon of your own, in a terminal of its own, on
+simulated GPUs at rest:
 
-  [bold]greend serve --simulate h100x2 --state-dir /tmp/g --runtime-dir /tmp/g[/bold]
-  [bold]export GREEND_ADDRESS=unix:///tmp/g/greend.sock[/bold]
+{path}  [bold]greend serve --simulate h100x2 --state-dir /tmp/g --runtime-dir /tmp/g[/bold]
 
-Around your code, in Python:
+In another, around your code, in Python:
 
+{path}  [bold]export GREEND_ADDRESS=unix:///tmp/g/greend.sock[/bold]
   [bold]with greend_client.Client().window("request-7", model="mine") as window:[/bold]
 
 Then [bold]greenctl windows[/bold] lists what was measured, [bold]greenctl ledger[/bold] says where
 every joule went. Without --simulate, greend measures this machine's GPUs."""
+
+
+def _path() -> str:
+    """What makes the commands found, where they are not: installed into .venv alone."""
+    if shutil.which("greend"):
+        return ""
+    return f"  [bold]export PATH={escape(str(Path(sys.executable).parent))}:$PATH[/bold]\n"
 
 
 def show(report: Report, console: Console) -> None:
@@ -34,7 +46,7 @@ def show(report: Report, console: Console) -> None:
     console.print(_ledger(report.ledger))
     console.print(_findings(report), highlight=False)
     console.print()
-    console.print(_NEXT, highlight=False)
+    console.print(_NEXT.format(path=_path()), highlight=False)
 
 
 def _table(title: str, *columns: str, text: int) -> Table:

@@ -16,6 +16,7 @@ from greend.device.protocol import Driver
 from greend.errors import GreendError, InvalidArgument, Unavailable
 from greend.metering.clock import Clock
 from greend.metering.meter import Meter
+from greend.metering.pulse import Pulse
 from greend.metering.query import Query
 from greend.metering.registry import DeviceRegistry
 from greend.metering.saver import Saver
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TICK_S = 1.0
 # Old rows are looked for every minute; where there are many, a step at a time.
 PRUNE_S, PRUNE_STEP_S = 60.0, 0.1
 # The whole end takes at most 2 s; what waits for the last steps gets most of it.
@@ -97,9 +97,10 @@ async def _serve(
     listener = _LoopListener(loop)
     interval_ns = settings.metering.settings().slow_interval_ns
     fleet = Fleet(driver, listener, interval_ns=interval_ns)
+    pulse = Pulse(lambda: meter.tick(), fleet.relieve, lambda: meter.interval_ns)
     meter = Meter(
         settings.metering.settings(),
-        fleet,
+        _Pace(fleet, pulse),
         saver,
         windows,
         registry,
@@ -107,7 +108,7 @@ async def _serve(
         clock=clock,
     )
     windows.set_pace = meter.set_pace
-    listener.connect(meter, fleet)
+    listener.connect(meter, pulse)
     query = Query(reader, registry, windows.current, meter.flush)
 
     # What is not built yet is abstract to the type checker and UNIMPLEMENTED to callers.
@@ -131,13 +132,12 @@ async def _serve(
     await reading.open()
     if exporter is not None:
         exporter.start()
-    ticking = asyncio.create_task(_tick(meter))
     pruning = asyncio.create_task(_prune(writer, settings.store.retention(), clock))
     await ended.wait()
 
     log.info("stopping")
     await _bounded(windows.drain(DRAIN_S), DRAIN_S + JOIN_S)
-    ticking.cancel()
+    pulse.stop()
     pruning.cancel()
     if exporter is not None:
         await asyncio.to_thread(exporter.stop, JOIN_S)
@@ -190,12 +190,6 @@ def _exporter(
     return exporter
 
 
-async def _tick(meter: Meter) -> None:
-    while True:
-        await asyncio.sleep(TICK_S)
-        meter.tick()
-
-
 async def _prune(writer: StoreWriter, retention: Retention, clock: Clock) -> None:
     while True:
         more = False
@@ -206,16 +200,28 @@ async def _prune(writer: StoreWriter, retention: Retention, clock: Clock) -> Non
         await asyncio.sleep(PRUNE_STEP_S if more else PRUNE_S)
 
 
+class _Pace:
+    """Samples that are to come more often are overdue earlier."""
+
+    def __init__(self, fleet: Fleet, pulse: Pulse) -> None:
+        self._fleet = fleet
+        self._pulse = pulse
+
+    def set_interval(self, uuid: str, interval_ns: int) -> None:
+        self._fleet.set_interval(uuid, interval_ns)
+        self._pulse.arm()
+
+
 class _LoopListener:
     """Hands what device threads say over to the event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
-    def connect(self, meter: Meter, fleet: Fleet) -> None:
+    def connect(self, meter: Meter, pulse: Pulse) -> None:
         """Who learns of it. Called before the fleet starts."""
         self._meter = meter
-        self._fleet = fleet
+        self._pulse = pulse
 
     def found(self, info: DeviceInfo) -> None:
         self._call(self._meter.found, info)
@@ -226,15 +232,18 @@ class _LoopListener:
     def missing(self, reasons: Sequence[str]) -> None:
         self._call(self._meter.missing, reasons)
 
-    def sampled(self, sample: Sample) -> None:
-        self._call(self._meter.sampled, sample)
+    def sampled(self, samples: Sequence[Sample]) -> None:
+        self._call(self._sampled, samples)
 
-    def context_seen(self, device: str, alive: bool) -> None:
-        self._call(self._meter.context_seen, device, alive)
+    def contexts_seen(self, alive: Sequence[tuple[str, bool | None]]) -> None:
+        self._call(self._meter.contexts_seen, alive)
 
-    def lost(self, device: str, reason: str) -> None:
-        self._fleet.lost(device)
-        self._call(self._meter.lost, device, reason)
+    def lost(self, uuid: str, reason: str) -> None:
+        self._call(self._meter.lost, uuid, reason)
+
+    def _sampled(self, samples: Sequence[Sample]) -> None:
+        self._meter.sampled(samples)
+        self._pulse.beat()
 
     def _call(self, function: Callable[..., object], *arguments: Any) -> None:
         try:

@@ -1,20 +1,23 @@
-"""All devices of the host: finds them, and finds them again after a loss."""
+"""All devices of the host: finds them, reads them, and finds them again after a loss."""
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
 from greend.device.protocol import Device, Driver, DriverError
-from greend.device.worker import DeviceWorker, Listener
-from greend.model import DeviceInfo
+from greend.device.worker import Worker
+from greend.model import NS_PER_S, DeviceInfo, Sample
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 5.0
+CONTEXT_INTERVAL_NS = 10 * NS_PER_S
+# How long until what is missing is looked for again, and what may have been added.
+RETRY_S, RESCAN_S = 5.0, 10.0
 
 
-class FleetListener(Listener, Protocol):
+class FleetListener(Protocol):
     """Who is told of devices; called from other threads."""
 
     def found(self, info: DeviceInfo) -> None:
@@ -26,18 +29,36 @@ class FleetListener(Listener, Protocol):
     def driver_failed(self, reason: str) -> None:
         """There is no driver; it will be tried again."""
 
+    def sampled(self, samples: Sequence[Sample]) -> None:
+        """Readings, one a device."""
+
+    def contexts_seen(self, alive: Sequence[tuple[str, bool | None]]) -> None:
+        """Whether a compute context lives on each device; None: it cannot tell."""
+
+    def lost(self, uuid: str, reason: str) -> None:
+        """A device is gone; it will be looked for."""
+
 
 class Fleet:
-    """A worker for each device that answers. `start` does not wait for the driver."""
+    """The devices that answer. `start` does not wait for the driver."""
 
     def __init__(self, driver: Driver, listener: FleetListener, *, interval_ns: int) -> None:
         self._driver = driver
         self._listener = listener
         self._interval_ns = interval_ns
-        self._workers: dict[str, DeviceWorker] = {}
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        # Every device seen in this run: one that has no worker is looked for, as is
+        self._sampler: Worker[Sample] = Worker(
+            "sampler", lambda device: device.read(), listener.sampled, self._lose
+        )
+        # The list of processes costs milliseconds: it must not hold up the sampler.
+        self._contexts: Worker[tuple[str, bool | None]] = Worker(
+            "contexts",
+            lambda device: (device.info.uuid, device.context_alive()),
+            listener.contexts_seen,
+            self._lose,
+        )
+        self._changed = threading.Condition()
+        self._present: set[str] = set()
+        # Every device seen in this run: one that is not present is looked for, as is
         # one that has never answered.
         self._known: set[str] = set()
         self._incomplete = True
@@ -51,49 +72,68 @@ class Fleet:
 
     def set_interval(self, uuid: str, interval_ns: int) -> None:
         """The mean time between samples of a device, if it is there."""
-        with self._lock:
-            worker = self._workers.get(uuid)
-        if worker is not None:
-            worker.set_interval(interval_ns)
+        self._sampler.set_interval(uuid, interval_ns)
 
-    def lost(self, uuid: str) -> None:
-        """A worker has ended: its device is looked for from now on."""
-        with self._changed:
-            self._workers.pop(uuid, None)
-            self._changed.notify()
+    def relieve(self) -> None:
+        """Samples are overdue: a device that hangs must not delay the others."""
+        self._sampler.relieve()
+        self._contexts.relieve()
+
+    @property
+    def alive(self) -> bool:
+        """Whether devices are read, apart from those in which a call hangs."""
+        return self._sampler.alive
 
     def stop(self, timeout_s: float) -> bool:
         """Ends all threads; False if one of them hangs in the driver."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
-            workers = list(self._workers.values())
-        stopped = [worker.stop(timeout_s) for worker in workers]
+        deadline_s = time.monotonic() + timeout_s
+        ended = [
+            worker.stop(max(deadline_s - time.monotonic(), 0))
+            for worker in (self._sampler, self._contexts)
+        ]
         if self._thread.is_alive():
-            self._thread.join(timeout_s)
-        ended = all(stopped) and not self._thread.is_alive()
-        if ended:
-            self._driver.close()
-        return ended
+            self._thread.join(max(deadline_s - time.monotonic(), 0))
+        if not all(ended) or self._thread.is_alive():
+            return False
+        self._driver.close()
+        return True
+
+    def _lose(self, uuid: str, reason: str) -> None:
+        with self._changed:
+            if uuid not in self._present:
+                return
+            self._present.discard(uuid)
+            self._sampler.remove(uuid)
+            self._contexts.remove(uuid)
+            self._changed.notify()
+        self._listener.lost(uuid, reason)
 
     def _search(self) -> None:
         while True:
             self._open()
             with self._changed:
-                # A lost GPU takes a while to come back; a complete host changes rarely.
-                while not self._stopping and self._complete():
-                    self._changed.wait()
-                if not self._stopping:
+                if self._complete():
+                    self._changed.wait(RESCAN_S)
+                # A lost GPU takes a while to come back.
+                if not self._stopping and not self._complete():
                     self._changed.wait(RETRY_S)
                 if self._stopping:
                     return
 
     def _complete(self) -> bool:
-        return bool(self._known) and not self._incomplete and self._known == self._workers.keys()
+        return (
+            bool(self._known)
+            and not self._incomplete
+            and not self._stopping
+            and self._known == self._present
+        )
 
     def _open(self) -> None:
-        with self._lock:
-            known = set(self._workers)
+        with self._changed:
+            known = set(self._present)
         try:
             devices, missing = self._driver.open(known)
         except DriverError as error:
@@ -104,17 +144,18 @@ class Fleet:
             self._listener.driver_failed(f"{type(error).__name__}; see the daemon's log")
             return
         self._listener.missing(missing)
-        with self._lock:
+        with self._changed:
             self._incomplete = bool(missing)
         for device in devices:
             self._add(device)
 
     def _add(self, device: Device) -> None:
-        with self._lock:
-            if self._stopping or device.info.uuid in self._workers:
+        uuid = device.info.uuid
+        with self._changed:
+            if self._stopping or uuid in self._present:
                 return
-            worker = DeviceWorker(device, self._listener, interval_ns=self._interval_ns)
-            self._workers[device.info.uuid] = worker
-            self._known.add(device.info.uuid)
+            self._present.add(uuid)
+            self._known.add(uuid)
         self._listener.found(device.info)
-        worker.start()
+        self._sampler.add(device, self._interval_ns)
+        self._contexts.add(device, CONTEXT_INTERVAL_NS)

@@ -7,7 +7,7 @@ inferred from the architecture (FACTS.md).
 import logging
 import time
 from collections.abc import Callable, Container, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import pynvml
@@ -33,7 +33,30 @@ _LOST = (
     pynvml.NVML_ERROR_RESET_REQUIRED,
 )
 
+# From a call that has worked before: the handle is no GPU's any more.
+_GONE = (*_LOST, pynvml.NVML_ERROR_INVALID_ARGUMENT)
+
+# Energy and power come as one of these.
+_MEMBERS = {
+    pynvml.NVML_VALUE_TYPE_DOUBLE: "dVal",
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_INT: "uiVal",
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG: "ulVal",
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: "ullVal",
+    pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: "sllVal",
+}
+
 Read = Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Slow:
+    """What changes slowly, and when it was read."""
+
+    read_ns: int = 0
+    memory_clock_mhz: int | None = None
+    temperature_c: int | None = None
+    clock_event_reasons: int | None = None
+    power_limit_mw: int | None = None
 
 
 class NvmlDevice:
@@ -41,13 +64,9 @@ class NvmlDevice:
 
     def __init__(self, handle: Any, index: int) -> None:
         self._handle = handle
-        self._slow = Sample("", 0)
-        self._fields = [
-            pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION,
-            pynvml.NVML_FI_DEV_POWER_INSTANT,
-        ]
+        self._slow = _Slow()
         uuid, name = pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle)
-        batched = self._probe_fields()
+        self._fields = self._probe_fields()
         self._energy = self._probe(pynvml.nvmlDeviceGetTotalEnergyConsumption)
         self._power = self._probe(pynvml.nvmlDeviceGetPowerUsage)
         self._utilization = self._probe(pynvml.nvmlDeviceGetUtilizationRates)
@@ -71,10 +90,10 @@ class NvmlDevice:
             name=name,
             capabilities=Capabilities(
                 energy_counter=self._energy is not None,
-                power=self._power is not None or self._power_field,
+                power=self._power is not None or len(self._fields) == 2,
                 utilization=self._utilization is not None,
                 clocks=self._sm_clock is not None,
-                field_values=batched,
+                field_values=bool(self._fields),
                 # GH200's counter may cover the whole module (FACTS.md).
                 energy_scope="module" if "GH200" in name else "gpu",
                 mig=self._mig(),
@@ -93,24 +112,29 @@ class NvmlDevice:
         call_ns = time.monotonic_ns() - started_ns
         now_ns = started_ns + call_ns // 2
         utilization = self._ask(self._utilization)
-        if now_ns - self._slow.monotonic_ns >= SLOW_READ_NS:
-            self._slow = Sample(
-                self.info.uuid,
+        sm_clock_mhz = self._ask(self._sm_clock)
+        slow = self._slow
+        if now_ns - slow.read_ns >= SLOW_READ_NS:
+            slow = self._slow = _Slow(
                 now_ns,
-                memory_clock_mhz=self._ask(self._memory_clock),
-                temperature_c=self._ask(self._temperature),
-                clock_event_reasons=self._ask(self._reasons),
-                power_limit_mw=self._ask(self._limit),
+                self._ask(self._memory_clock),
+                self._ask(self._temperature),
+                self._ask(self._reasons),
+                self._ask(self._limit),
             )
-        return replace(
-            self._slow,
-            monotonic_ns=now_ns,
-            call_ns=call_ns,
-            energy_mj=energy_mj,
-            power_mw=power_mw,
-            sm_clock_mhz=self._ask(self._sm_clock),
-            gpu_utilization_percent=None if utilization is None else utilization.gpu,
-            memory_utilization_percent=None if utilization is None else utilization.memory,
+        return Sample(
+            self.info.uuid,
+            now_ns,
+            energy_mj,
+            power_mw,
+            sm_clock_mhz,
+            slow.memory_clock_mhz,
+            None if utilization is None else utilization.gpu,
+            None if utilization is None else utilization.memory,
+            slow.temperature_c,
+            slow.clock_event_reasons,
+            slow.power_limit_mw,
+            call_ns,
         )
 
     def context_alive(self) -> bool | None:
@@ -120,20 +144,18 @@ class NvmlDevice:
 
     def _energy_and_power(self) -> tuple[int | None, int | None]:
         if not self._fields:
-            return self._ask(self._energy), self._ask(self._power)
-        values = self._ask(lambda: pynvml.nvmlDeviceGetFieldValues(self._handle, self._fields))
+            return self._ask(self._energy, _GONE), self._ask(self._power, _GONE)
+        values = self._ask(self._read_fields, _GONE)
         if values is None:
             return None, None
-        by_field = {
-            value.fieldId: _field_value(value)
-            for value in values
-            if value.nvmlReturn == pynvml.NVML_SUCCESS
-        }
-        energy_mj = by_field.get(pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION)
-        power_mw = by_field.get(pynvml.NVML_FI_DEV_POWER_INSTANT)
-        if power_mw is None and not self._power_field:
-            power_mw = self._ask(self._power)
-        return energy_mj, power_mw
+        told = [
+            None if value.nvmlReturn else int(getattr(value.value, member))
+            for value, member in zip(values, self._fields.values(), strict=True)
+        ]
+        return told[0], told[1] if len(told) == 2 else self._ask(self._power)
+
+    def _read_fields(self) -> Any:
+        return pynvml.nvmlDeviceGetFieldValues(self._handle, self._field_ids)
 
     # Probing
 
@@ -153,28 +175,32 @@ class NvmlDevice:
             log.warning("%s failed while probing: %s", function.__name__, error)
         return read
 
-    def _ask(self, read: Read | None) -> Any:
+    def _ask(self, read: Read | None, lost: Container[int] = _LOST) -> Any:
         if read is None:
             return None
         try:
             return read()
         except pynvml.NVMLError as error:
-            _raise_if_lost(error)
+            _raise_if_lost(error, lost)
             return None
 
-    def _probe_fields(self) -> bool:
-        """Whether one call reads energy (and instant power, where there is such a field)."""
-        self._power_field = False
-        values = self._ask(lambda: pynvml.nvmlDeviceGetFieldValues(self._handle, self._fields))
+    def _probe_fields(self) -> dict[int, str]:
+        """What one call reads, energy first, and the member in which each value comes.
+
+        Nothing if it does not read energy; instant power where there is such a field.
+        """
+        self._field_ids = [
+            pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION,
+            pynvml.NVML_FI_DEV_POWER_INSTANT,
+        ]
         answered = {
-            value.fieldId for value in values or () if value.nvmlReturn == pynvml.NVML_SUCCESS
+            value.fieldId: _MEMBERS[value.valueType]
+            for value in self._ask(self._read_fields) or ()
+            if value.nvmlReturn == pynvml.NVML_SUCCESS
         }
-        if pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION not in answered:
-            self._fields = []
-            return False
-        self._power_field = pynvml.NVML_FI_DEV_POWER_INSTANT in answered
-        self._fields = sorted(answered)
-        return True
+        fields = {field: answered[field] for field in self._field_ids if field in answered}
+        self._field_ids = list(fields)
+        return fields if pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION in fields else {}
 
     def _mig(self) -> bool:
         mode = self._ask(lambda: pynvml.nvmlDeviceGetMigMode(self._handle))
@@ -250,8 +276,8 @@ class NvmlDriver:
                 log.debug("nvmlShutdown: %s", error)
 
 
-def _raise_if_lost(error: Any) -> None:
-    if error.value in _LOST:
+def _raise_if_lost(error: Any, lost: Container[int] = _LOST) -> None:
+    if error.value in lost:
         raise DeviceLostError(str(error)) from error
 
 
@@ -263,15 +289,3 @@ def _explain(error: Any) -> str:
     if error.value == pynvml.NVML_ERROR_NO_PERMISSION:
         return "no permission to use the NVIDIA driver: see the rights of /dev/nvidia*"
     return f"NVML does not answer: {error}"
-
-
-def _field_value(value: Any) -> int:
-    """A field's value; energy and power come as unsigned int, long or long long."""
-    kinds = {
-        pynvml.NVML_VALUE_TYPE_DOUBLE: "dVal",
-        pynvml.NVML_VALUE_TYPE_UNSIGNED_INT: "uiVal",
-        pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG: "ulVal",
-        pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: "ullVal",
-        pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: "sllVal",
-    }
-    return int(getattr(value.value, kinds[value.valueType]))

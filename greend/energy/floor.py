@@ -1,7 +1,7 @@
 """The floor (power with nobody working) and the background (work nobody measures)."""
 
+from bisect import bisect_left, insort
 from collections import deque
-from statistics import median
 
 from greend.model import NS_PER_S
 
@@ -15,34 +15,40 @@ FEWEST_BACKGROUND_STEPS = 5
 
 
 class _RecentMedian:
-    """The median of what was seen lately, computed when asked for."""
+    """The median of what was seen lately; kept sorted, as it is asked for at every step."""
 
     def __init__(self, recent_ns: int, fewest: int, remembered: float | None = None) -> None:
         self._recent_ns = recent_ns
         self._fewest = fewest
         self._seen: deque[tuple[int, float]] = deque()
-        self._median = remembered
-        self._stale = False
+        self._sorted: list[float] = []
+        # Until enough was seen.
+        self._before = remembered
 
     def add(self, now_ns: int, value: float) -> None:
         self._seen.append((now_ns, value))
+        insort(self._sorted, value)
         while self._seen[0][0] < now_ns - self._recent_ns:
-            self._seen.popleft()
-        self._stale = len(self._seen) >= self._fewest
+            _, old = self._seen.popleft()
+            if len(self._sorted) == self._fewest:
+                self._before = self._median
+            del self._sorted[bisect_left(self._sorted, old)]
 
     def remove(self, start_ns: int, end_ns: int) -> None:
         kept = [item for item in self._seen if not start_ns < item[0] <= end_ns]
         if len(kept) < len(self._seen):
             self._seen = deque(kept)
-            self._stale = bool(kept)
-            self._median = None
+            self._sorted = sorted(value for _, value in kept)
+            self._before = self._median if kept else None
 
     @property
     def value(self) -> float | None:
-        if self._stale:
-            self._median = median(value for _, value in self._seen)
-            self._stale = False
-        return self._median
+        return self._median if len(self._sorted) >= self._fewest else self._before
+
+    @property
+    def _median(self) -> float:
+        ordered, half = self._sorted, len(self._sorted) // 2
+        return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 class FloorEstimator:

@@ -9,7 +9,7 @@ from greend.energy.history import ClosedStep, History, Piece, Taken, coarse, put
 from greend.energy.shaping import shape
 from greend.energy.sharing import WEIGHT_UNIT, Claim, Sharing
 from greend.energy.timeline import Step, Timeline
-from greend.model import NS_PER_S, Booking, Flag, Sample, Share, Source
+from greend.model import AMOUNTS, NS_PER_S, Booking, Flag, Sample, Share, Source
 
 # An event is (instant, kind, window). At one instant starts come before stops, as
 # a window may have no length; then the id decides, so the order never depends on
@@ -54,7 +54,7 @@ class DeviceLedger:
         # Open children by parent.
         self._children: Counter[str] = Counter()
         self._late: dict[str, list[Taken]] = {}
-        self._bookings: dict[int, Booking] = {}
+        self._bookings: dict[int, dict[str, float]] = {}
         # Nobody knows what was before the first step, nor just where it began.
         self._after_window = True
         self._rebased_ns = begin_ns
@@ -122,7 +122,7 @@ class DeviceLedger:
     def take_bookings(self) -> list[Booking]:
         """What was booked since the last call, by minute."""
         bookings, self._bookings = self._bookings, {}
-        return list(bookings.values())
+        return [Booking(self.device, minute_s, **amounts) for minute_s, amounts in bookings.items()]
 
     def _book(self, step: Step, minute_s: int) -> list[Claim]:
         sharing, events = self._sharing, self._events_before(step.end_ns)
@@ -256,8 +256,11 @@ class DeviceLedger:
         self._after_window = occupied
 
     def _add_booking(self, minute_s: int, **amounts: float) -> None:
-        booking = self._bookings.get(minute_s) or Booking(self.device, minute_s)
-        self._bookings[minute_s] = booking.plus(**amounts)
+        booking = self._bookings.get(minute_s)
+        if booking is None:
+            booking = self._bookings[minute_s] = dict.fromkeys(AMOUNTS, 0.0)
+        for name, amount in amounts.items():
+            booking[name] += amount
 
     # Late events
 

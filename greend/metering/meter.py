@@ -126,30 +126,46 @@ class Meter:
         self._windows.device_lost(uuid)
         log.error("lost %s: %s", uuid, reason)
 
-    def sampled(self, sample: Sample) -> None:
-        """A reading has come."""
-        device = self.registry.devices[sample.device]
-        device.latest = sample
-        if sample.energy_mj is not None or sample.power_mw is not None:
-            device.measured_ns = sample.monotonic_ns
-        self._samples.publish(sample)
-        device.ledger.add(sample)
-        self._close(device)
-        self.set_pace(device)
+    def sampled(self, samples: Sequence[Sample]) -> None:
+        """Readings have come."""
+        now_ns, offset_ns = self._clock.monotonic_ns(), self._clock.offset_ns
+        for sample in samples:
+            device = self.registry.devices[sample.device]
+            device.latest = sample
+            if sample.energy_mj is not None or sample.power_mw is not None:
+                device.measured_ns = sample.monotonic_ns
+            self._samples.publish(sample)
+            try:
+                device.ledger.add(sample)
+                self._close(device, now_ns, offset_ns)
+            except Exception:  # one bad device is one bad device
+                log.exception("booking a sample of %s failed", sample.device)
+            self._set_pace(device, now_ns)
 
-    def context_seen(self, uuid: str, alive: bool) -> None:
-        """Whether a compute context lives on a device."""
-        self.registry.devices[uuid].ledger.floor.context_alive = alive
+    def contexts_seen(self, alive: Sequence[tuple[str, bool | None]]) -> None:
+        """Whether a compute context lives on devices."""
+        for uuid, context_alive in alive:
+            if context_alive is not None:
+                self.registry.devices[uuid].ledger.floor.context_alive = context_alive
+
+    @property
+    def interval_ns(self) -> int:
+        """The mean time between samples of the device that is sampled most often."""
+        intervals = (device.interval_ns for device in self.registry.devices.values())
+        return min(filter(None, intervals), default=self.settings.slow_interval_ns)
 
     def tick(self) -> None:
         """Once a second: closes what waits for silent devices, writes the ledger."""
+        now_ns, offset_ns = self._clock.monotonic_ns(), self._clock.offset_ns
         for device in self.registry.devices.values():
+            if now_ns - device.measured_ns < NS_PER_S:
+                continue  # closed with its samples
             try:
-                self._close(device)
+                self._close(device, now_ns, offset_ns)
             except Exception:  # one bad device is one bad device
                 log.exception("closing the steps of %s failed", device.info.uuid)
         busy = any(device.ledger.busy for device in self.registry.devices.values())
-        if self._clock.monotonic_ns() - self._flushed_ns >= (FLUSH_NS if busy else IDLE_FLUSH_NS):
+        if now_ns - self._flushed_ns >= (FLUSH_NS if busy else IDLE_FLUSH_NS):
             self.flush()
 
     def collect(self) -> None:
@@ -169,7 +185,9 @@ class Meter:
     def set_pace(self, device: MeteredDevice) -> None:
         """Fast while a window is not final or someone watches, and a while after
         (DESIGN.md, rule 12)."""
-        now_ns = self._clock.monotonic_ns()
+        self._set_pace(device, self._clock.monotonic_ns())
+
+    def _set_pace(self, device: MeteredDevice, now_ns: int) -> None:
         settings = self.settings
         if device.ledger.busy or device.watchers:
             device.fast_until_ns = now_ns + settings.fast_after_ns
@@ -201,10 +219,8 @@ class Meter:
             for device in watched:
                 device.watchers -= 1
 
-    def _close(self, device: MeteredDevice) -> None:
-        settled = device.ledger.close(
-            self._clock.monotonic_ns(), self.settings.lateness_ns, self._clock.offset_ns
-        )
+    def _close(self, device: MeteredDevice, now_ns: int, offset_ns: int) -> None:
+        settled = device.ledger.close(now_ns, self.settings.lateness_ns, offset_ns)
         finals = self._windows.settled(device, settled)
         if finals:
             # With their minutes, so that windows and ledger agree in every commit.

@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from greend_proto.v1 import metering_pb2 as pb
+from greend_proto.v1 import types_pb2
 from tests.daemon import Daemon, daemon
 from tests.integration.conftest import BASE_W, Metered, set_base_power
 from tests.nvml_double import NvmlDouble
@@ -130,6 +131,34 @@ def test_a_lost_gpu_costs_its_own_windows_only_and_comes_back(metered: Metered) 
     assert kept.energy_j == pytest.approx(BASE_W * kept.duration_s, rel=0.05)
     one.restore()
     wait_for(lambda: metered.stub.GetStatus(pb.GetStatusRequest()).devices_ok == 2)
+
+
+def test_a_gpu_that_goes_leaves_its_history_and_one_that_comes_is_found(metered: Metered) -> None:
+    double, stub = metered.double, metered.stub
+    one, other = double.gpus
+    opened = stub.StartWindow(pb.StartWindowRequest(request_id="before", devices=[other.uuid]))
+    time.sleep(0.3)
+    stub.StopWindow(pb.StopWindowRequest(window_id=opened.window_id, wait_s=10))
+    before = stub.GetLedger(pb.GetLedgerRequest(devices=[other.uuid])).rows[0].measured_j
+    double.present = 1
+    wait_for(lambda: stub.GetStatus(pb.GetStatusRequest()).devices_ok == 1)
+    states = {d.uuid: d.state for d in stub.ListDevices(pb.ListDevicesRequest()).devices}
+    assert states == {one.uuid: "ok", other.uuid: "lost"}
+    assert stub.GetWindow(pb.GetWindowRequest(window_id=opened.window_id)).energy_j > 0
+    assert stub.GetLedger(pb.GetLedgerRequest(devices=[other.uuid])).rows[0].measured_j >= before
+    # It is in no registry of a daemon that starts now, and its history stays all the same.
+    metered.daemon.stop()
+    metered.daemon.start(devices=1)
+    with metered.daemon.stub() as again:
+        (device,) = again.ListDevices(pb.ListDevicesRequest()).devices
+        assert device.uuid == one.uuid
+        kept = again.ListWindows(
+            pb.ListWindowsRequest(filter=types_pb2.WindowFilter(devices=[other.uuid]))
+        ).windows
+        assert [window.request_id for window in kept] == ["before"]
+        assert again.GetLedger(pb.GetLedgerRequest(devices=[other.uuid])).rows[0].measured_j > 0
+        double.present = 2
+        wait_for(lambda: again.GetStatus(pb.GetStatusRequest()).devices_ok == 2, timeout_s=60)
 
 
 def test_a_hung_gpu_delays_nobody_else(metered: Metered) -> None:

@@ -125,6 +125,15 @@ class NvmlDouble:
     def driver_loaded(self, value: bool) -> None:
         self._file.state.driver_loaded = int(value)
 
+    @property
+    def present(self) -> int:
+        """How many of the GPUs the driver knows: the first ones; the others are not there."""
+        return self._file.state.gpu_count
+
+    @present.setter
+    def present(self, value: int) -> None:
+        self._file.state.gpu_count = value
+
     def reload_driver(self) -> None:
         """Reset every energy counter and setting, as a reload of the driver does."""
         for gpu in self.gpus:

@@ -61,6 +61,12 @@ class Daemon:
                 pass
             time.sleep(0.05)
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self.process is not None
+        return self.process.pid
+
     def channel(self, *, control: bool = False) -> grpc.Channel:
         """A new connection to one of its doors."""
         return grpc.insecure_channel(self.control_address if control else self.address)

@@ -43,11 +43,8 @@ def migrate(engine: Engine) -> None:
 
     Raises Unavailable if it was written by a newer version.
     """
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    scripts = ScriptDirectory.from_config(config)
     try:
-        _migrate(engine, config, scripts)
+        _migrate(engine)
     except DatabaseError as error:
         raise Unavailable(
             f"the database {engine.url.database} cannot be opened: {error.orig}; move it aside,"
@@ -55,15 +52,28 @@ def migrate(engine: Engine) -> None:
         ) from error
 
 
-def _migrate(engine: Engine, config: Config, scripts: ScriptDirectory) -> None:
+def scripts() -> ScriptDirectory:
+    """All migrations that this version knows, the newest first."""
+    return ScriptDirectory.from_config(_configuration())
+
+
+def _configuration() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+def _migrate(engine: Engine) -> None:
+    migrations = scripts()
     with engine.begin() as connection:
         current = MigrationContext.configure(connection).get_current_revision()
-        known = {script.revision for script in scripts.walk_revisions()}
+        known = {script.revision for script in migrations.walk_revisions()}
         if current is not None and current not in known:
             raise Unavailable(
                 f"the database {engine.url.database} was written by a newer greend"
                 f" (schema {current}); install that version, or choose another --state-dir"
             )
-        if current != scripts.get_current_head():
+        if current != migrations.get_current_head():
+            config = _configuration()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")

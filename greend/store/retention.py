@@ -34,7 +34,7 @@ def prune(driver: sqlite3.Connection, retention: Retention, now_unix_ns: int) ->
         " (select device, minute_unix_s from minutes where minute_unix_s < ? limit ?)",
         ((now_unix_ns - retention.minutes_ns) // NS_PER_S, STEP_ROWS),
     ).rowcount
-    if not deleted and _used_bytes(driver) > retention.windows_bytes:
+    if not deleted and used_bytes(driver) > retention.windows_bytes:
         deleted = driver.execute(
             "delete from windows where window_id in (select window_id from windows"
             " where state = 'final' order by start_unix_ns limit ?)",
@@ -43,7 +43,8 @@ def prune(driver: sqlite3.Connection, retention: Retention, now_unix_ns: int) ->
     return deleted
 
 
-def _used_bytes(driver: sqlite3.Connection) -> int:
+def used_bytes(driver: sqlite3.Connection) -> int:
+    """The size of what the database holds, without its free pages."""
     pages, free, size = (
         int(driver.execute(f"pragma {name}").fetchone()[0])
         for name in ("page_count", "freelist_count", "page_size")

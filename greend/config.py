@@ -113,11 +113,10 @@ def load(
 ) -> Settings:
     """Merges file, environment and flags. Raises InvalidArgument, naming key and remedy."""
     path = file or DEFAULT_FILE
-    values = _read(path) if file is not None or path.exists() else {}
+    values = _read(path, optional=file is None)
     # Where each value comes from: it is what the user has to change.
     origins = {(name, key): str(path) for name, section in values.items() for key in section}
-    for section, key in _keys():
-        name = f"GREEND_{section}_{key}".upper()
+    for name, (section, key) in variables().items():
         if name in environment:
             values.setdefault(section, {})[key] = environment[name]
             origins[section, key] = name
@@ -133,6 +132,11 @@ def load(
         },
         Settings,
     )
+
+
+def variables() -> dict[str, tuple[str, str]]:
+    """Every environment variable that is a setting, with the section and key that it sets."""
+    return {f"GREEND_{section}_{key}".upper(): (section, key) for section, key in _keys()}
 
 
 def render(settings: Settings) -> str:
@@ -175,10 +179,12 @@ def _section(
     return checked
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
+def _read(path: Path, *, optional: bool) -> dict[str, dict[str, Any]]:
     try:
         values = tomllib.loads(path.read_text())
     except OSError as error:
+        if optional and isinstance(error, FileNotFoundError):
+            return {}
         raise InvalidArgument(
             f"configuration: cannot read {path}: {error.strerror}; name another file with --config"
         ) from None

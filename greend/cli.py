@@ -79,3 +79,39 @@ def demo(requests: int, as_json: bool) -> None:
     from greend.demo import run_demo
 
     sys.exit(run_demo(requests=requests, json=as_json))
+
+
+@main.command()
+@click.option("--config", type=click.Path(path_type=Path), help="Configuration file (TOML).")
+@click.option("--state-dir", metavar="DIR", help="Where the database lies.")
+@click.option("--runtime-dir", metavar="DIR", help="Where both sockets lie.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a list.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1, 600),
+    default=3.0,
+    show_default=True,
+    help="How long to read each GPU.",
+)
+def doctor(
+    config: Path | None,
+    state_dir: str | None,
+    runtime_dir: str | None,
+    as_json: bool,
+    seconds: float,
+) -> None:
+    """Check driver, GPUs, daemon, store and service; say what to do.
+
+    Changes nothing. Exits 1 if there is an error among what was found.
+    """
+    from greend.doctor import run_doctor
+
+    sys.exit(
+        run_doctor(
+            config=config,
+            state_dir=state_dir,
+            runtime_dir=runtime_dir,
+            json=as_json,
+            seconds=seconds,
+        )
+    )

@@ -104,6 +104,8 @@ def doctor(
 
     Changes nothing. Exits 1 if there is an error among what was found.
     """
+    # gRPC's own log would stand among the findings; read when it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from greend.doctor import run_doctor
 
     sys.exit(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import median
+from statistics import fmean, median
 
 from greend.doctor.answers import Reading
 from greend.model import NS_PER_S
@@ -35,37 +35,28 @@ class Comparison:
 
 
 def compare(readings: Sequence[Reading]) -> Comparison:
-    """Compares; readings without an energy count for the power alone."""
-    counted = [
-        (reading.monotonic_ns, reading.energy_mj)
-        for reading in readings
-        if reading.energy_mj is not None
-    ]
+    """Compares at least one reading; any may lack its energy or its power."""
+    energies = [(r.monotonic_ns, r.energy_mj) for r in readings if r.energy_mj is not None]
+    powers = [(r.monotonic_ns, r.power_mw) for r in readings if r.power_mw is not None]
     # A step lies between two readings: it is taken to be in the middle.
     steps = [
-        ((before + after) / 2, energy_mj)
-        for (before, last_mj), (after, energy_mj) in pairwise(counted)
-        if energy_mj != last_mj
+        ((before_ns + after_ns) / 2, after_mj)
+        for (before_ns, before_mj), (after_ns, after_mj) in pairwise(energies)
+        if after_mj != before_mj
     ]
-    powers = [
-        (reading.monotonic_ns, reading.power_mw)
-        for reading in readings
-        if reading.power_mw is not None
-    ]
-    first_ns, last_ns = (steps[0][0], steps[-1][0]) if steps else (0.0, 0.0)
-    end_ns = readings[-1].monotonic_ns if readings else 0
-    begin_ns = readings[0].monotonic_ns if readings else 0
+    begin_ns, end_ns = readings[0].monotonic_ns, readings[-1].monotonic_ns
+    first_ns, first_mj = steps[0] if steps else (begin_ns, 0)
+    last_ns, last_mj = steps[-1] if steps else (begin_ns, 0)
+    lengths_ns = [after_ns - before_ns for (before_ns, _), (after_ns, _) in pairwise(steps)]
     return Comparison(
-        counted_j=(steps[-1][1] - steps[0][1]) / 1e3 if steps else 0.0,
+        counted_j=(last_mj - first_mj) / 1e3,
         integrated_j=_integral_j(powers, first_ns, last_ns),
         span_s=(last_ns - first_ns) / NS_PER_S,
         steps=len(steps),
-        step_s=median(b - a for (a, _), (b, _) in pairwise(steps)) / NS_PER_S
-        if len(steps) > 1
-        else None,
-        still_s=(end_ns - (last_ns if steps else begin_ns)) / NS_PER_S,
-        back=any(after < before for (_, before), (_, after) in pairwise(counted)),
-        mean_power_w=sum(mw for _, mw in powers) / len(powers) / 1e3 if powers else None,
+        step_s=median(lengths_ns) / NS_PER_S if lengths_ns else None,
+        still_s=(end_ns - last_ns) / NS_PER_S,
+        back=any(after_mj < before_mj for (_, before_mj), (_, after_mj) in pairwise(energies)),
+        mean_power_w=fmean(power_mw for _, power_mw in powers) / 1e3 if powers else None,
     )
 
 
@@ -73,9 +64,9 @@ def _integral_j(powers: Sequence[tuple[int, int]], start_ns: float, stop_ns: flo
     """Power over an interval, each reading holding until the next one."""
     if not powers or powers[0][0] > start_ns:
         return None
-    ends = [at_ns for at_ns, _ in powers[1:]] + [max(stop_ns, powers[-1][0])]
+    ends_ns = [*(at_ns for at_ns, _ in powers[1:]), max(stop_ns, powers[-1][0])]
     held_mw_ns = sum(
         power_mw * max(min(end_ns, stop_ns) - max(at_ns, start_ns), 0)
-        for (at_ns, power_mw), end_ns in zip(powers, ends, strict=True)
+        for (at_ns, power_mw), end_ns in zip(powers, ends_ns, strict=True)
     )
     return held_mw_ns / 1e3 / NS_PER_S

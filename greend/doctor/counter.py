@@ -30,7 +30,7 @@ def check(host: Host, say: Findings) -> Iterator[Finding]:
             )
         elif read.lost:
             yield say.error(f"{gpu} was lost while it was read: {read.lost}", "see `sudo dmesg`")
-        elif not info.capabilities.energy_counter:
+        elif not info.capabilities.energy_counter or not read.readings:
             yield say.info(f"{gpu} has no counter to compare")
         else:
             yield _judge(gpu, info, read, say)

@@ -86,6 +86,8 @@ def _asking(seconds: float, errors: IO[bytes]) -> Iterator[subprocess.Popen[byte
     try:
         yield process
     finally:
+        assert process.stdout is not None
+        process.stdout.close()
         process.kill()
         # One that hangs inside the kernel cannot be ended: it is left behind.
         with suppress(subprocess.TimeoutExpired):

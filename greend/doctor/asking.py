@@ -36,7 +36,6 @@ def main(seconds: float) -> None:
     say(driver)
     if driver.result == 0:
         together([partial(answer, nvml, index) for index in range(driver.gpu_count)])
-        nvml.shut_down()
         open_and_read(seconds)
 
 
@@ -99,6 +98,8 @@ def read(device: Device, seconds: float) -> None:
             time.sleep(max(due_ns - time.monotonic_ns(), 0) / NS_PER_S)
     except DeviceLostError as error:
         lost = str(error)
+    except Exception as error:
+        lost = f"{type(error).__name__}: {error}"
     say(Read(device.info.index, tuple(readings), lost))
 
 

@@ -21,7 +21,11 @@ class Nvml:
         self.path = _loaded_from()
 
     def initialise(self) -> Driver:
-        """Starts NVML; on success with versions and the number of GPUs."""
+        """Starts NVML; on success with versions and the number of GPUs.
+
+        It stays started: shut down, GPUs without persistence mode would be, too, and
+        take seconds to come back.
+        """
         result = self._library.nvmlInit_v2()
         if result:
             return Driver(result, self._words(result))
@@ -43,10 +47,6 @@ class Nvml:
             return Answered(index, self._words(result))
         result = self._library.nvmlDeviceGetPersistenceMode(device, ctypes.byref(mode))
         return Answered(index, persistence=None if result else bool(mode.value))
-
-    def shut_down(self) -> None:
-        """Ends the use of NVML."""
-        self._library.nvmlShutdown()
 
     def _text(self, function: str) -> str:
         text = ctypes.create_string_buffer(_TEXT_BYTES)

@@ -15,13 +15,13 @@ from greenctl.progress import after_a_second
 from greend import __version__
 from greend.config import Daemon, Settings, load
 from greend.doctor import (
-    binding,
     clock,
     configuration,
     counter,
     daemon,
     devices,
     driver,
+    library,
     permissions,
     service,
     show,
@@ -42,7 +42,7 @@ Check = Callable[[Host, Findings], Iterable[Finding]]
 CHECKS: dict[str, Check] = {
     "configuration": configuration.check,
     "driver": driver.check,
-    "library": binding.check,
+    "library": library.check,
     "devices": devices.check,
     "counter": counter.check,
     "permissions": permissions.check,

@@ -75,11 +75,13 @@ def run_doctor(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _INTERRUPTED
-    if json:
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(_document(findings))))
-        sys.stdout.write("\n")
-    else:
-        show.show(findings, Console(highlight=False))
+    try:
+        _print(findings, json)
+    except OSError as error:
+        print(f"greend: cannot write the findings: {error.strerror}", file=sys.stderr)
+        # What could not be written would be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 1 if any(finding.level is Level.ERROR for finding in findings) else 0
 
 
@@ -113,6 +115,13 @@ def _run(name: str, check: Check, host: Host) -> Sequence[Finding]:
                 "this is a mistake in greend: report it with the lines on standard error",
             )
         ]
+
+
+def _print(findings: Sequence[Finding], json: bool) -> None:
+    if json:
+        print(msgspec.json.format(msgspec.json.encode(_document(findings))).decode(), flush=True)
+    else:
+        show.show(findings, Console(highlight=False))
 
 
 def _document(findings: Sequence[Finding]) -> dict[str, object]:

@@ -147,3 +147,18 @@ def test_a_check_that_fails_itself_costs_only_itself(
     assert "report it" in clock["remedy"]
     assert findings[-1]["name"] == "service"
     assert status == 1
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_findings_that_cannot_be_written_are_one_line(doctor: Doctor, form: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            doctor.command(*form),
+            env=doctor.full_environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert ended.stderr == "greend: cannot write the findings: No space left on device\n"
+    assert ended.returncode == 1

@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 
 from greend import __version__
+from greend.metering import health
 from greend.metering.checks import check_wait
 from greend.metering.clock import Clock
 from greend.metering.meter import Meter
@@ -43,19 +44,9 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
         self, request: pb.GetStatusRequest, context: Context
     ) -> pb.GetStatusResponse:
         """The daemon's health, part by part."""
+        now_ns = self._clock.monotonic_ns()
         devices = list(self._registry.devices.values())
-        states = [
-            (device.info.uuid, *device.state(self._clock.monotonic_ns())) for device in devices
-        ]
-        troubled = [f"{uuid} is {state}: {why}" for uuid, state, why in states if state != "ok"]
-        troubled += self._registry.missing
-        if not devices and self._registry.driver_error is None:
-            troubled.append("still looking for GPUs")
-        parts = {
-            "driver": self._registry.driver_error,
-            "devices": "; ".join(troubled),
-            "store": self._store_error(),
-        }
+        parts = health.parts(self._registry, now_ns, self._store_error())
         return pb.GetStatusResponse(
             version=__version__,
             state="degraded" if any(parts.values()) else "serving",
@@ -63,12 +54,12 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
             pid=os.getpid(),
             parts=[
                 pb.GetStatusResponse.Part(
-                    name=name, state="failed" if message else "ok", message=message or ""
+                    name=name, state="failed" if message else "ok", message=message
                 )
                 for name, message in parts.items()
             ],
             open_windows=self._windows.open_count,
-            devices_ok=sum(state == "ok" for _, state, _ in states),
+            devices_ok=sum(device.state(now_ns)[0] == "ok" for device in devices),
             devices_total=len(devices),
             simulated=any(device.info.simulated for device in devices),
         )

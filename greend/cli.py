@@ -72,6 +72,30 @@ def serve(
 
 
 @main.command()
+@click.option(
+    "--state-dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default="/var/lib/greend",
+    show_default=True,
+    envvar="GREEND_DAEMON_STATE_DIR",
+    help="Where the daemon's database lies.",
+)
+# The same line serves the daemon and its restore; nothing is looked for there yet.
+@click.option("--runtime-dir", metavar="DIR", expose_value=False, help="Where its sockets lie.")
+def restore(state_dir: Path) -> None:
+    """Put back what a daemon that is gone had set on GPUs."""
+    from greend.errors import GreendError
+    from greend.restore import restore
+
+    try:
+        click.echo(restore(state_dir))
+    except GreendError as error:
+        click.echo(f"greend: {error}", err=True)
+        sys.exit(1)
+
+
+@main.command()
 @click.option("--requests", default=40, show_default=True, help="How many requests to serve.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of tables.")
 def demo(requests: int, as_json: bool) -> None:

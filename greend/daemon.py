@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from greend.config import Metrics, Settings
 from greend.device.fleet import Fleet
 from greend.device.protocol import Driver
-from greend.errors import GreendError, InvalidArgument, Unavailable
+from greend.errors import FailedPrecondition, GreendError, InvalidArgument, Unavailable
 from greend.metering.clock import Clock
 from greend.metering.meter import Meter
 from greend.metering.pulse import Pulse
@@ -22,6 +22,7 @@ from greend.metering.registry import DeviceRegistry
 from greend.metering.saver import Saver
 from greend.metering.service import WindowService, close_unfinished
 from greend.model import DeviceInfo, Sample
+from greend.restore import restore
 from greend.rpc.metering import MeteringServicer
 from greend.rpc.server import control_door, reading_door
 from greend.store.engine import DATABASE_NAME, migrate, open_engine
@@ -65,6 +66,7 @@ def run(settings: Settings, simulate: str | None) -> None:
         _make(runtime_dir, 0o755)
         for directory in sorted({state_dir.resolve(), runtime_dir.resolve()}):
             stack.enter_context(_lock(directory))
+        _restore(state_dir)
         asyncio.run(_serve(settings, driver, simulated, state_dir, runtime_dir))
 
 
@@ -148,6 +150,14 @@ async def _serve(
     await asyncio.to_thread(writer.stop, JOIN_S)
     engine.dispose()
     log.info("stopped")
+
+
+def _restore(state_dir: Path) -> None:
+    """Before anything else: what a former run left behind. Measuring goes on without it."""
+    try:
+        log.debug("%s", restore(state_dir))
+    except FailedPrecondition as error:
+        log.error("%s", error)
 
 
 async def _bounded(what: Awaitable[object], timeout_s: float) -> None:

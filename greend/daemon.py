@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -287,13 +288,23 @@ def _lock(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = os.read(descriptor, 64).decode(errors="replace").strip() or "unknown"
             raise Unavailable(
-                f"another greend (pid {owner}) uses {directory}: stop it, or choose another"
-                " --state-dir and --runtime-dir"
+                f"another greend ({_owner(descriptor)}) uses {directory}: stop it, or choose"
+                " another --state-dir and --runtime-dir"
             ) from None
         os.truncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         yield
     finally:
         os.close(descriptor)
+
+
+def _owner(descriptor: int) -> str:
+    """Who holds a lock, since when: it is written as soon as it is taken."""
+    pid = os.read(descriptor, 64).decode(errors="replace").strip()
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(os.fstat(descriptor).st_mtime))
+    try:
+        command = Path(f"/proc/{int(pid)}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except (OSError, ValueError):  # just ending, or in another container
+        return f"pid {pid or 'unknown'}, since {since}"
+    return f"pid {pid}, since {since}: {command.strip()}"

@@ -79,7 +79,8 @@ def test_a_second_daemon_is_refused_and_the_first_serves_on(metered: Metered) ->
         check=False,
     )
     assert second.returncode == 1
-    assert f"pid {metered.daemon.process.pid}" in second.stderr
+    assert f"pid {metered.daemon.process.pid}, since 20" in second.stderr
+    assert f"-m greend serve --config {os.devnull}" in second.stderr, "the command line"
     assert "Traceback" not in second.stderr
     assert metered.stub.GetStatus(pb.GetStatusRequest()).state == "serving"
 

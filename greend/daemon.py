@@ -16,6 +16,7 @@ from greend.device.fleet import Fleet
 from greend.device.protocol import Driver
 from greend.errors import FailedPrecondition, GreendError, InvalidArgument, Unavailable
 from greend.metering.clock import Clock
+from greend.metering.health import status_line
 from greend.metering.meter import Meter
 from greend.metering.pulse import Pulse
 from greend.metering.query import Query
@@ -23,6 +24,7 @@ from greend.metering.registry import DeviceRegistry
 from greend.metering.saver import Saver
 from greend.metering.service import WindowService, close_unfinished
 from greend.model import DeviceInfo, Sample
+from greend.notify import notify
 from greend.restore import restore
 from greend.rpc.metering import MeteringServicer
 from greend.rpc.server import control_door, reading_door
@@ -30,6 +32,7 @@ from greend.store.engine import DATABASE_NAME, migrate, open_engine
 from greend.store.reader import StoreReader
 from greend.store.retention import Retention
 from greend.store.writer import StoreWriter
+from greend.watchdog import Check, report
 
 if TYPE_CHECKING:
     from greend.device.simulated import SimulatedDriver
@@ -136,9 +139,22 @@ async def _serve(
     if exporter is not None:
         exporter.start()
     pruning = asyncio.create_task(_prune(writer, settings.store.retention(), clock))
+    # Progress without which only a restart helps.
+    checks: list[Check] = [
+        writer.stuck,
+        lambda: "the meter's clockwork has ended" if ticking.done() else None,
+    ]
+    reporting = asyncio.create_task(
+        report(
+            checks,
+            lambda: status_line(registry, clock.monotonic_ns(), writer.error, windows.open_count),
+        )
+    )
     await ended.wait()
 
     log.info("stopping")
+    reporting.cancel()
+    notify("STOPPING=1", "STATUS=stopping")
     await _bounded(windows.drain(DRAIN_S), DRAIN_S + JOIN_S)
     pulse.stop()
     pruning.cancel()

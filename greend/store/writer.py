@@ -4,6 +4,7 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, nullcontext
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # Commits of this many writes take about 20 ms: no acknowledgement waits longer.
 LARGEST_BATCH = 5_000
+# Far beyond what SQLite waits for a lock (5 s) or a slow disk takes for a commit.
+STUCK_S = 20.0
 
 
 def _uncancellable() -> "Future[bool]":
@@ -54,6 +57,8 @@ class StoreWriter:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._error: str | None = None
+        # When the batch at hand was taken up; None while nothing is queued.
+        self._taken_s: float | None = None
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -96,6 +101,17 @@ class StoreWriter:
         """Why nothing can be written now; None while it can."""
         return self._error if self._thread.is_alive() else "the writer has ended: restart greend"
 
+    def stuck(self, longest_s: float = STUCK_S) -> str | None:
+        """Why nothing that is queued is taken up; None while it is. A refused write is
+        progress: a restart would not make it welcome.
+        """
+        if not self._thread.is_alive():
+            return "the store's writer has ended"
+        taken_s = self._taken_s
+        if taken_s is None or time.monotonic() - taken_s <= longest_s:
+            return None
+        return f"a commit to the store has not returned for {longest_s:g} s"
+
     def _run(self) -> None:
         # The driver's own connection: what SQLAlchemy adds to a call, a commit's worth of
         # time, would be waited for by every acknowledgement (`scripts/bench rpc`).
@@ -103,6 +119,7 @@ class StoreWriter:
             driver = connection.driver_connection
             assert isinstance(driver, sqlite3.Connection)
             while batch := self._take():
+                self._taken_s = time.monotonic()
                 try:
                     results = self._commit(driver, batch)
                 except Exception as error:
@@ -122,6 +139,7 @@ class StoreWriter:
 
     def _take(self) -> list[_Write]:
         """Everything that is queued, at least one write; nothing at the end."""
+        self._taken_s = None
         item = self._queue.get()
         batch: list[_Write] = []
         while item is not None:

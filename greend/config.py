@@ -139,8 +139,13 @@ def variables() -> dict[str, tuple[str, str]]:
     return {f"GREEND_{section}_{key}".upper(): (section, key) for section, key in _keys()}
 
 
-def render(settings: Settings) -> str:
-    """The settings as a commented configuration file."""
+def render(settings: Settings, *, as_examples: bool = False) -> str:
+    """The settings as a commented configuration file.
+
+    `as_examples`: the settings themselves are commented out, so that another version's
+    defaults hold where nobody decided.
+    """
+    mark = "#" if as_examples else ""
     lines: list[str] = []
     for section in msgspec.structs.fields(Settings):
         lines += [f"# {section.type.__doc__}", f"[{section.name}]"]
@@ -148,7 +153,8 @@ def render(settings: Settings) -> str:
         for key in msgspec.structs.fields(section.type):
             lines.append(f"# {_description(key)}")
             # A TOML string, number or boolean is written as in JSON.
-            lines.append(f"{key.name} = {msgspec.json.encode(getattr(current, key.name)).decode()}")
+            value = msgspec.json.encode(getattr(current, key.name)).decode()
+            lines.append(f"{mark}{key.name} = {value}")
         lines.append("")
     return "\n".join(lines)
 

@@ -1,7 +1,6 @@
 """A real Prometheus: the one installed, or Debian's package unpacked into a cache."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -14,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.debian import unpacked
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "greend-tests"
 START_S = 30.0
 SCRAPE_INTERVAL = "500ms"
 
@@ -29,46 +27,13 @@ class Programs:
     promtool: str
 
 
-def find_prometheus(cache: Path = CACHE) -> Programs:
-    """On PATH, else from Debian's package; changes nothing outside `cache`, needs no root.
-
-    Skips the test on systems without apt-get.
-    """
+def find_prometheus() -> Programs:
+    """On PATH, else from Debian's package."""
     installed = shutil.which("prometheus"), shutil.which("promtool")
     if installed[0] and installed[1]:
         return Programs(installed[0], installed[1])
-    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
-        pytest.skip("no prometheus on PATH, and no apt-get to fetch Debian's package with")
-    unpacked = cache / "prometheus"
-    if not unpacked.exists():
-        _unpack(cache, unpacked)
-    return Programs(*(str(unpacked / "usr/bin" / name) for name in ("prometheus", "promtool")))
-
-
-def _unpack(cache: Path, unpacked: Path) -> None:
-    work = cache / f"work-{os.getpid()}"
-    lists, archives = work / "lists", work / "archives"
-    for directory in (lists / "partial", archives / "partial"):
-        directory.mkdir(parents=True)
-    # Lists of its own: the system's may be missing, and belong to root.
-    apt = ["apt-get", "-q", "-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={archives}"]
-    apt += ["-o", "APT::Sandbox::User=", "-o", "Debug::NoLocking=1"]
-    try:
-        _run([*apt, "update"], work)
-        _run([*apt, "download", "prometheus"], work)
-        (package,) = work.glob("prometheus_*.deb")
-        _run(["dpkg", "-x", str(package), str(work / "unpacked")], work)
-        try:
-            (work / "unpacked").rename(unpacked)
-        except OSError:
-            assert unpacked.exists(), "neither this process nor another could unpack it"
-    finally:
-        shutil.rmtree(work)
-
-
-def _run(command: list[str], directory: Path) -> None:
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    programs = unpacked("prometheus") / "usr/bin"
+    return Programs(str(programs / "prometheus"), str(programs / "promtool"))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from greend import __version__
+from greend.service.commands import service
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,7 +62,9 @@ def serve(
             return
         logging.basicConfig(
             level=settings.daemon.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+            # The journal knows the time.
+            format=("" if "JOURNAL_STREAM" in os.environ else "%(asctime)s ")
+            + "%(levelname)s %(name)s: %(message)s",
             stream=sys.stderr,
         )
         logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -141,3 +144,6 @@ def doctor(
             seconds=seconds,
         )
     )
+
+
+main.add_command(service)

@@ -1,0 +1,1 @@
+"""greend as a service of systemd: installs it, removes it, tells how it is."""

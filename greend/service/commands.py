@@ -88,7 +88,8 @@ def status(places: "Places", as_json: bool) -> None:
 
     state = read(places, own())
     if as_json:
-        click.echo(json.dumps(asdict(state), indent=2))
+        known = {name: value for name, value in asdict(state).items() if value is not None}
+        click.echo(json.dumps(known, indent=2))
     else:
         for line in lines(state):
             click.echo(line)

@@ -77,6 +77,8 @@ def lines(status: Status) -> list[str]:
     told = [f"{name + ':':<9}{value}" for name, value in shown.items()]
     if (status.python, status.version) != (status.this_python, status.this_version):
         told.append(f"this is: greend {status.this_version} on {status.this_python}")
+    if status.state not in (None, "active"):
+        told.append("Why it does not run: journalctl -u greend -n 20")
     if status.outdated:
         told.append("An install from here would change: " + ", ".join(status.outdated))
     return told

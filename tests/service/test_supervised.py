@@ -1,6 +1,5 @@
 """The installed unit, run as systemd would run it."""
 
-import os
 import signal
 import stat
 import time
@@ -12,6 +11,7 @@ from greend.restore import INTENTS_NAME
 from greend.service.places import Places
 from greend_proto.v1 import metering_pb2 as pb
 from greend_proto.v1 import metering_pb2_grpc
+from tests.daemon import daemon
 from tests.nvml_double import NvmlDouble
 from tests.service.conftest import ENVIRONMENT
 from tests.service.supervisor import Supervisor, supervised
@@ -103,6 +103,13 @@ def test_an_abstract_socket_is_told_as_well(installed: Places) -> None:
         assert running.told["STOPPING"] == "1"
 
 
+def test_a_manager_that_does_not_listen_is_no_reason_not_to_serve() -> None:
+    environment = ENVIRONMENT | {"NOTIFY_SOCKET": "/nonexistent/notify"}
+    with daemon("--simulate", "h100x1", environment=environment) as running:
+        assert running.stop() == 0
+        assert "the service manager was not told READY=1" in running.log.read_text()
+
+
 def test_without_a_driver_it_is_ready_and_says_what_is_missing(
     installed: Places, tmp_path: Path
 ) -> None:
@@ -122,7 +129,7 @@ def test_without_a_driver_it_is_ready_and_says_what_is_missing(
 def test_a_gpu_that_hangs_does_not_starve_the_watchdog(installed: Places, tmp_path: Path) -> None:
     shorten_watchdog(installed, 2)
     with NvmlDouble(tmp_path, ["a100", "a100"]) as double:
-        environment = os.environ | double.environment
+        environment = ENVIRONMENT | double.environment
         with supervised(
             installed.unit, installed.root, *options(installed), environment=environment
         ) as running:

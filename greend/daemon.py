@@ -142,7 +142,7 @@ async def _serve(
     # Progress without which only a restart helps.
     checks: list[Check] = [
         writer.stuck,
-        lambda: "the meter's clockwork has ended" if ticking.done() else None,
+        lambda: None if fleet.alive else "the thread that reads GPUs has ended",
     ]
     reporting = asyncio.create_task(
         report(

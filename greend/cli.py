@@ -67,7 +67,6 @@ def serve(
             + "%(levelname)s %(name)s: %(message)s",
             stream=sys.stderr,
         )
-        logging.getLogger("alembic").setLevel(logging.WARNING)
         run(settings, simulate)
     except GreendError as error:
         click.echo(f"greend: {error}", err=True)

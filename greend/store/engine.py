@@ -1,16 +1,17 @@
 """Opening the database: pragmas, migrations."""
 
+import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import DatabaseError
 
 from greend.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 DATABASE_NAME = "greend.db"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -41,39 +42,43 @@ def open_engine(path: Path, *, synchronous: str = "normal") -> Engine:
 def migrate(engine: Engine) -> None:
     """Brings the database to this version's schema, in one transaction.
 
-    Raises Unavailable if it was written by a newer version.
+    Raises Unavailable if it cannot be opened, or was written by a newer version.
     """
+    path = engine.url.database
     try:
-        _migrate(engine)
+        with engine.connect() as connection:
+            current = _revision(connection)
     except DatabaseError as error:
         raise Unavailable(
-            f"the database {engine.url.database} cannot be opened: {error.orig}; move it aside,"
-            " or choose another --state-dir"
+            f"the database {path} cannot be opened: {error.orig}; move it aside, or choose another"
+            " --state-dir"
         ) from error
+    known = revisions()
+    if current == known[0]:
+        return
+    if current is not None and current not in known:
+        raise Unavailable(
+            f"the database {path} was written by a newer greend (schema {current}); install that"
+            " version, or choose another --state-dir"
+        )
+    # A process of its own: Alembic takes 11 MB that a daemon would keep for nothing.
+    command = [sys.executable, "-m", "greend.store.migration", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        log.error("the migration failed: %s", done.stderr)
+        reason = (done.stderr.strip() or "no reason given").splitlines()[-1]
+        raise Unavailable(
+            f"the database {path} cannot be brought to schema {known[0]}: {reason}; it is as it was"
+        )
 
 
-def scripts() -> ScriptDirectory:
-    """All migrations that this version knows, the newest first."""
-    return ScriptDirectory.from_config(_configuration())
+def revisions() -> list[str]:
+    """The schemas that this version knows, the newest first."""
+    names = (path.name for path in MIGRATIONS.glob("versions/[0-9]*.py"))
+    return sorted((name.partition("_")[0] for name in names), reverse=True)
 
 
-def _configuration() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    return config
-
-
-def _migrate(engine: Engine) -> None:
-    migrations = scripts()
-    with engine.begin() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-        known = {script.revision for script in migrations.walk_revisions()}
-        if current is not None and current not in known:
-            raise Unavailable(
-                f"the database {engine.url.database} was written by a newer greend"
-                f" (schema {current}); install that version, or choose another --state-dir"
-            )
-        if current != migrations.get_current_head():
-            config = _configuration()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("select version_num from alembic_version")).scalar()

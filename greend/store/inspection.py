@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from greend.errors import Unavailable
-from greend.store.engine import scripts
+from greend.store.engine import revisions
 from greend.store.retention import used_bytes
 
 _STEPS = 10_000  # of SQLite's virtual machine, well under a millisecond, between two looks
@@ -55,7 +55,7 @@ def _look(path: Path, timeout_s: float, immutable: bool) -> Inspection:
 
 
 def _inspect(database: sqlite3.Connection, deadline_s: float) -> Inspection:
-    known = [script.revision for script in scripts().walk_revisions()]
+    known = revisions()
     schema, used, damage = None, 0, ""
     try:
         schema = _schema(database)

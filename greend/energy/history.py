@@ -9,65 +9,12 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
+from greend.energy.closed_step import ClosedStep, pack, span, unpack
 from greend.energy.shaping import LIMIT_MARGIN, mw_to_rate
-from greend.model import NS_PER_S, Flag, Source
+from greend.model import NS_PER_S
 
 KEPT_NS = 600 * NS_PER_S
-MOST_PIECES = 64
-
-
-class Piece(NamedTuple):
-    """A part of a step in which nobody started or stopped.
-
-    `floor` and `rest` are what one unit of weight got, in mJ/ns.
-    """
-
-    begin_ns: int
-    end_ns: int
-    floor: float
-    rest: float
-    open_count: int
-
-
-def coarse(pieces: list[Piece]) -> list[Piece]:
-    """At most MOST_PIECES, neighbours merged: thousands of windows may end in one step."""
-    while len(pieces) > MOST_PIECES:
-        pieces = [_merged(pieces[at : at + 2]) for at in range(0, len(pieces), 2)]
-    return pieces
-
-
-def _merged(pieces: list[Piece]) -> Piece:
-    length_ns = pieces[-1].end_ns - pieces[0].begin_ns
-    return Piece(
-        pieces[0].begin_ns,
-        pieces[-1].end_ns,
-        sum(piece.floor * (piece.end_ns - piece.begin_ns) for piece in pieces) / length_ns,
-        sum(piece.rest * (piece.end_ns - piece.begin_ns) for piece in pieces) / length_ns,
-        max(piece.open_count for piece in pieces),
-    )
-
-
-@dataclass(slots=True)
-class ClosedStep:
-    """What a booked step still has for late windows.
-
-    `idle_times` are the times of which the floor was booked to idle;
-    `unattributed_mj` is what nobody had. `pieces` are the times between its events.
-    """
-
-    start_ns: int
-    end_ns: int
-    minute_unix_s: int
-    floor: float
-    device: float
-    unattributed_mj: float
-    power_limit_mw: int | None
-    sm_clock_mhz: float | None
-    idle_times: list[tuple[int, int]]
-    pieces: list["Piece"]
-    facts: frozenset[Flag | Source]
 
 
 @dataclass(slots=True)
@@ -83,29 +30,32 @@ class Taken:
 
 
 class History:
-    """The closed steps of the last ten minutes."""
+    """The closed steps of the last ten minutes, packed but for those that were touched since."""
 
     def __init__(self) -> None:
-        self._steps: deque[ClosedStep] = deque()
+        self._steps: deque[bytes | ClosedStep] = deque()
 
     def append(self, step: ClosedStep) -> None:
         """Keeps a step, and forgets those that are too old."""
-        self._steps.append(step)
-        while self._steps[0].end_ns < step.end_ns - KEPT_NS:
+        self._steps.append(pack(step) or step)
+        while _span(self._steps[0])[1] < step.end_ns - KEPT_NS:
             self._steps.popleft()
 
     @property
     def begin_ns(self) -> int | None:
         """The earliest instant that a late event can reach."""
-        return self._steps[0].start_ns if self._steps else None
+        return _span(self._steps[0])[0] if self._steps else None
 
     def overlapping(self, start_ns: int, stop_ns: int) -> Iterator[ClosedStep]:
         """The steps that share time with an interval, in order."""
-        first = bisect_right(self._steps, start_ns, key=lambda step: step.end_ns)
+        first = bisect_right(self._steps, start_ns, key=lambda step: _span(step)[1])
         for place in range(first, len(self._steps)):
-            if self._steps[place].start_ns >= stop_ns:
+            step = self._steps[place]
+            if _span(step)[0] >= stop_ns:
                 return
-            yield self._steps[place]
+            if isinstance(step, bytes):
+                step = self._steps[place] = unpack(step)
+            yield step
 
     def take(self, start_ns: int, stop_ns: int) -> list[Taken]:
         """Takes for a late window what is left in an interval."""
@@ -139,3 +89,7 @@ def put_back(taken: Taken) -> None:
     """Undoes a `take` of one step."""
     taken.step.idle_times += taken.times
     taken.step.unattributed_mj += taken.rest_mj
+
+
+def _span(step: bytes | ClosedStep) -> tuple[int, int]:
+    return span(step) if isinstance(step, bytes) else (step.start_ns, step.end_ns)

@@ -4,8 +4,9 @@ import heapq
 from collections import Counter
 from dataclasses import dataclass
 
+from greend.energy.closed_step import ClosedStep, Piece, coarse
 from greend.energy.floor import FloorEstimator
-from greend.energy.history import ClosedStep, History, Piece, Taken, coarse, put_back
+from greend.energy.history import History, Taken, put_back
 from greend.energy.shaping import shape
 from greend.energy.sharing import WEIGHT_UNIT, Claim, Sharing
 from greend.energy.timeline import Step, Timeline

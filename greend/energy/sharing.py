@@ -9,7 +9,7 @@ windows are open.
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from greend.energy.history import Piece
+from greend.energy.closed_step import FACTS, Piece
 from greend.energy.shaping import Shape
 from greend.energy.summation import CompensatedSum
 from greend.model import NS_PER_MS, Flag, Share, Source
@@ -18,16 +18,6 @@ from greend.model import NS_PER_MS, Flag, Share, Source
 FALL_TIME_NS = 5 * NS_PER_MS
 # Weights are counted in whole units of this, so that their sum never drifts.
 WEIGHT_UNIT = 1e-12
-
-# What can be true of a step, and so of the windows that saw it.
-FACTS: tuple[Flag | Source, ...] = (
-    Flag.GAP,
-    Flag.COUNTER_RESET,
-    Flag.FLOOR_UNKNOWN,
-    Flag.SHARED_WITH_UNTRACKED,
-    Source.ENERGY_COUNTER,
-    Source.POWER,
-)
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ import time
 
 PARTS = {
     "accuracy": "isolated windows beside the truth",
-    "cost": "CPU, wake-ups and memory beside bare loops of the same reads; 15 minutes",
+    "cost": "CPU, wake-ups and memory beside bare loops of the same reads; 20 minutes",
     "scrape": "a Prometheus scrape of 8 devices at the bound on series",
     "rpc": "StartWindow and StopWindow beside an RPC that makes one equal commit",
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from greend.errors import GreendError, InvalidArgument
 from greend.metering.checks import MOST_TAGS, check_key, check_tags
-from greend.metering.registry import DeviceRegistry
+from greend.metering.registry import DeviceRegistry, check_device
 from greend.metering.summary import Group, summarize
 from greend.model import NS_PER_S, Window, WindowState
 from greend.store.reader import Key, StoreReader, WindowQuery
@@ -54,7 +54,7 @@ class Query:
         self, query: WindowQuery, page_size: int, page_token: str
     ) -> tuple[list[Window], str]:
         """A page of windows, newest start first, and the token of the next page."""
-        check_filter(query)
+        await self.check_filter(query)
         size = page_size or USUAL_PAGE
         if not 1 <= size <= LARGEST_PAGE:
             raise InvalidArgument(f"page_size: {size} is not between 1 and {LARGEST_PAGE}")
@@ -70,7 +70,7 @@ class Query:
         self, query: WindowQuery, by: Sequence[str], bucket_s: float | None, idle: str
     ) -> list[Group]:
         """Final windows in groups. Raises InvalidArgument, naming the field."""
-        check_filter(query)
+        await self.check_filter(query)
         if len(by) > MOST_TAGS:
             raise InvalidArgument(f"by: {len(by)} keys, at most {MOST_TAGS} make groups")
         for key in by:
@@ -94,17 +94,8 @@ class Query:
         self, devices: Sequence[str], since_unix_ns: int | None, until_unix_ns: int | None
     ) -> list[LedgerRow]:
         """The account of the whole minutes that touch an interval, device by device."""
-        if (
-            since_unix_ns is not None
-            and until_unix_ns is not None
-            and until_unix_ns < since_unix_ns
-        ):
-            raise InvalidArgument("until_unix_ns: before since_unix_ns")
-        # A device of a former run has history, too, but no place in the registry.
-        known = {record.uuid for record in await asyncio.to_thread(self._reader.devices)}
-        for uuid in devices:
-            if uuid not in known:
-                self._registry.find(uuid)
+        _check_interval(since_unix_ns, until_unix_ns)
+        await self._check_devices(devices)
         # What cannot be written now is still booked later; reading goes on.
         with contextlib.suppress(GreendError):
             await asyncio.shield(self._flush())
@@ -126,16 +117,32 @@ class Query:
             for first, last_minute_s in rows
         ]
 
+    async def check_filter(self, query: WindowQuery) -> None:
+        """Raises InvalidArgument for what no window can have, NotFound for no device."""
+        states = [str(state) for state in WindowState]
+        for state in set(query.states):
+            if state not in states:
+                raise InvalidArgument(f"states: {state!r} is none of {', '.join(states)}")
+        check_tags(query.tags)
+        _check_interval(query.since_unix_ns, query.until_unix_ns)
+        if len(query.devices) > MOST_DEVICES:
+            raise InvalidArgument(f"devices: more than {MOST_DEVICES}")
+        await self._check_devices(query.devices)
 
-def check_filter(query: WindowQuery) -> None:
-    """Raises InvalidArgument for what no window can have."""
-    states = [str(state) for state in WindowState]
-    for state in set(query.states):
-        if state not in states:
-            raise InvalidArgument(f"states: {state!r} is none of {', '.join(states)}")
-    check_tags(query.tags)
-    if len(query.devices) > MOST_DEVICES:
-        raise InvalidArgument(f"devices: more than {MOST_DEVICES}")
+    async def _check_devices(self, uuids: Sequence[str]) -> None:
+        if all(uuid in self._registry.devices for uuid in uuids):
+            return
+        # A device of a former run has history, too, but no place in the registry.
+        stored = [record.uuid for record in await asyncio.to_thread(self._reader.devices)]
+        known = dict.fromkeys((*self._registry.devices, *stored))
+        for uuid in uuids:
+            check_device(uuid, known)
+
+
+def _check_interval(since_unix_ns: int | None, until_unix_ns: int | None) -> None:
+    if since_unix_ns is not None and until_unix_ns is not None and until_unix_ns < since_unix_ns:
+        early_s = (since_unix_ns - until_unix_ns) / NS_PER_S
+        raise InvalidArgument(f"until_unix_ns: {early_s:.3f} s before since_unix_ns")
 
 
 def matches(query: WindowQuery, window: Window) -> bool:

@@ -1,6 +1,6 @@
 """Devices as the meter knows them: their ledger, their health, their pace."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from greend.energy.ledger import DeviceLedger
@@ -81,8 +81,11 @@ class DeviceRegistry:
 
     def find(self, uuid: str) -> MeteredDevice:
         """One device. Raises NotFound, naming what exists."""
-        try:
-            return self.devices[uuid]
-        except KeyError:
-            known = ", ".join(self.devices) or "none"
-            raise NotFound(f"no device {uuid[:64]!r}; there are: {known}") from None
+        check_device(uuid, self.devices)
+        return self.devices[uuid]
+
+
+def check_device(uuid: str, known: Collection[str]) -> None:
+    """Raises NotFound for a device that is not among those known, naming them."""
+    if uuid not in known:
+        raise NotFound(f"devices: no device {uuid[:64]!r}; there are: {', '.join(known) or 'none'}")

@@ -8,7 +8,7 @@ from greend.metering import health
 from greend.metering.checks import check_wait
 from greend.metering.clock import Clock
 from greend.metering.meter import Meter
-from greend.metering.query import Query, check_filter, matches
+from greend.metering.query import Query, matches
 from greend.metering.service import WindowService, WindowStart
 from greend.model import NS_PER_S
 from greend.rpc import convert
@@ -169,7 +169,7 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
     ) -> AsyncIterator[types.Window]:
         """A live feed of windows that became final."""
         query = convert.filter_from_message(request.filter)
-        check_filter(query)
+        await self._query.check_filter(query)
         with self._windows.finals.watch() as finals:
             await context.send_initial_metadata(())  # from here on nothing is missed
             async for window in finals:

@@ -13,6 +13,12 @@ die() {
     exit 1
 }
 
+# Hundredths of a second since the machine started.
+clock() {
+    read -r uptime _ </proc/uptime
+    printf %s "${uptime%.*}${uptime#*.}"
+}
+
 # Names the Python that $1 really is (not the shim, not the venv around it) as
 # "version|prefix|executable". Fails if it does not run or is older than 3.11.
 python_id() {
@@ -54,22 +60,23 @@ ready() {
     done
 }
 
-# Debian and Ubuntu keep pip and ensurepip out of python3. Then pip comes from the
-# system's pip, or from Debian's package of it, which is only unpacked, not installed.
+# make_venv PYTHON DIRECTORY: a new virtual environment with pip. Debian and Ubuntu keep
+# pip and ensurepip out of python3. Then pip comes from the system's pip, or from
+# Debian's package of it, which is only unpacked, not installed.
 make_venv() {
-    rm -rf .venv
-    if "$1" -c 'import ensurepip' 2>/dev/null && "$1" -m venv .venv; then
+    rm -rf "$2"
+    if "$1" -c 'import ensurepip' 2>/dev/null && "$1" -m venv "$2"; then
         return
     fi
-    "$1" -m venv --clear --without-pip .venv || die "$1 has no working venv. As root: apt-get install python3-venv; then run this again"
-    "$1" -m pip --python "$root/.venv/bin/python" install pip >.venv/install.log 2>&1 && return
-    mkdir .venv/deb
+    "$1" -m venv --clear --without-pip "$2" || die "$1 has no working venv. As root: apt-get install python3-venv; then run this again"
+    "$1" -m pip --python "$root/$2/bin/python" install pip >"$2/install.log" 2>&1 && return
+    mkdir "$2/deb"
     (
-        cd .venv/deb && apt-get download python3-pip-whl && dpkg-deb -x ./*.deb . || exit
+        cd "$2/deb" && apt-get download python3-pip-whl && dpkg-deb -x ./*.deb . || exit
         wheel=$(echo usr/share/python-wheels/pip-*.whl)
         ../bin/python "$wheel/pip" install pip
-    ) >>.venv/install.log 2>&1 && rm -r .venv/deb && return
-    rm -rf .venv
+    ) >>"$2/install.log" 2>&1 && rm -r "$2/deb" && return
+    rm -rf "$2"
     die "Python's venv with pip is missing here." \
         "As root: apt-get update && apt-get install python3-venv; then run this again"
 }
@@ -90,7 +97,7 @@ install() {
     if { [ -n "$made" ] && [ "$made" != "$home" ]; } || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
         found=$(find_python)
         say "making .venv with Python ${found%%|*}"
-        make_venv "${found##*|}"
+        make_venv "${found##*|}" .venv
     fi
     id=$(python_id .venv/bin/python) || die "the Python of the new .venv does not run"
     # shellcheck disable=SC2086 # the extras are words

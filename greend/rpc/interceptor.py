@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from greend import errors
 
@@ -56,38 +57,83 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         denial = self._denied.get(method.split("/")[1])
         if denial is not None:
-            return _deny(denial)
-        if handler is not None:
-            handler = self._handlers[method] = _wrap(handler, method)
-        return handler
+            return _refuse(grpc.StatusCode.PERMISSION_DENIED, denial)
+        if handler is None:
+            return _refuse(
+                grpc.StatusCode.UNIMPLEMENTED,
+                f"there is no {method[:100]} on this socket, in this version of greend: reflection"
+                " lists what there is",
+            )
+        wrapped = self._handlers[method] = _wrap(handler, method)
+        return wrapped
 
 
-def _deny(message: str) -> Handler:
-    async def deny(_requests: Any, context: Context) -> None:
-        await context.abort(grpc.StatusCode.PERMISSION_DENIED, message)
+def _refuse(status: grpc.StatusCode, message: str) -> Handler:
+    async def refuse(_requests: Any, context: Context) -> None:
+        await context.abort(status, message)
 
-    return grpc.stream_stream_rpc_method_handler(deny)
+    return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+class _Undecodable:
+    """What stands for a request whose bytes are none of its type: here it can be refused."""
+
+
+def _decoder(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def decode(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return _Undecodable()
+
+    return decode
+
+
+def _decoded(request: Any) -> Any:
+    if isinstance(request, _Undecodable):
+        raise errors.InvalidArgument(
+            "the request is no message of its type: were the caller's stubs made from greend's"
+            " protocol, and is all text UTF-8?"
+        )
+    return request
+
+
+async def _each_decoded(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _decoded(request)
 
 
 def _wrap(handler: Handler, method: str) -> Handler:
+    assert handler.request_deserializer is not None
     codecs = {
-        "request_deserializer": handler.request_deserializer,
+        "request_deserializer": _decoder(handler.request_deserializer),
         "response_serializer": handler.response_serializer,
     }
+    check = _each_decoded if handler.request_streaming else _decoded
     if handler.unary_unary:
-        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, method), **codecs)
+        return grpc.unary_unary_rpc_method_handler(
+            _unary(handler.unary_unary, check, method), **codecs
+        )
     if handler.stream_unary:
-        return grpc.stream_unary_rpc_method_handler(_unary(handler.stream_unary, method), **codecs)
+        return grpc.stream_unary_rpc_method_handler(
+            _unary(handler.stream_unary, check, method), **codecs
+        )
     if handler.unary_stream:
-        return grpc.unary_stream_rpc_method_handler(_stream(handler.unary_stream, method), **codecs)
+        return grpc.unary_stream_rpc_method_handler(
+            _stream(handler.unary_stream, check, method), **codecs
+        )
     assert handler.stream_stream is not None
-    return grpc.stream_stream_rpc_method_handler(_stream(handler.stream_stream, method), **codecs)
+    return grpc.stream_stream_rpc_method_handler(
+        _stream(handler.stream_stream, check, method), **codecs
+    )
 
 
-def _unary(behaviour: Callable[[Any, Any], Any], method: str) -> Callable[[Any, Context], Any]:
+def _unary(
+    behaviour: Callable[[Any, Any], Any], check: Callable[[Any], Any], method: str
+) -> Callable[[Any, Context], Any]:
     async def call(request: Any, context: Context) -> Any:
         try:
-            result = behaviour(request, context)
+            result = behaviour(check(request), context)
             return await result if inspect.isawaitable(result) else result
         except Exception as error:
             await _abort(context, error, method)
@@ -96,11 +142,11 @@ def _unary(behaviour: Callable[[Any, Any], Any], method: str) -> Callable[[Any, 
 
 
 def _stream(
-    behaviour: Callable[[Any, Any], Any], method: str
+    behaviour: Callable[[Any, Any], Any], check: Callable[[Any], Any], method: str
 ) -> Callable[[Any, Context], AsyncIterator[Any]]:
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
-            async for response in behaviour(request, context):
+            async for response in behaviour(check(request), context):
                 yield response
         except Exception as error:
             await _abort(context, error, method)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,15 @@ START_S = 20.0
 class Daemon:
     """One daemon in one directory; can be started again on the same data."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.directory = directory
+        self.prefix = prefix  # a command that becomes the one behind it
         self.environment = {
             name: value for name, value in environment.items() if not name.startswith("GREEND_")
         }
@@ -37,6 +44,7 @@ class Daemon:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *self.prefix,
                     *(sys.executable, "-m", "greend", "serve", "--config", os.devnull),
                     *("--state-dir", str(self.directory), "--runtime-dir", str(self.directory)),
                     *("--metrics", ""),
@@ -98,14 +106,17 @@ class Daemon:
 
 @contextmanager
 def daemon(
-    *arguments: str, environment: Mapping[str, str] = os.environ, devices: int = 0
+    *arguments: str,
+    environment: Mapping[str, str] = os.environ,
+    devices: int = 0,
+    prefix: Sequence[str] = (),
 ) -> Iterator[Daemon]:
     """A daemon that is gone afterwards, as is its directory.
 
     The directory has a short path: a socket's may have 107 bytes.
     """
     with tempfile.TemporaryDirectory(prefix="greend-", dir="/tmp") as directory:
-        running = Daemon(Path(directory), environment)
+        running = Daemon(Path(directory), environment, prefix=prefix)
         try:
             yield running.start(*arguments, devices=devices)
         finally:

@@ -69,4 +69,7 @@ def check_not_future(name: str, instant_ns: int, now_ns: int) -> None:
     """At most a second ahead: clocks of one host do not differ by more."""
     if instant_ns > now_ns + FUTURE_NS:
         ahead_s = (instant_ns - now_ns) / NS_PER_S
-        raise InvalidArgument(f"{name}: {ahead_s:.3f} s in the future")
+        raise InvalidArgument(
+            f"{name}: {ahead_s:.3f} s in the future, at most {FUTURE_NS // NS_PER_S} s: it is in"
+            " ns of this host's Unix clock"
+        )

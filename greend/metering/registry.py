@@ -1,5 +1,6 @@
 """Devices as the meter knows them: their ledger, their health, their pace."""
 
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -30,7 +31,7 @@ class MeteredDevice:
         """("ok" | "lost" | "hung", why and since when, for people)."""
         if self.lost_reason is not None:
             since_s = (now_ns - self.measured_ns) / NS_PER_S
-            return "lost", f"{self.lost_reason} (since {since_s:.0f} s)"
+            return "lost", f"{self.lost_reason} (for {since_s:.0f} s)"
         silent_ns = now_ns - self.measured_ns
         if silent_ns > HUNG_NS:
             return "hung", f"no reading for {silent_ns / NS_PER_S:.0f} s"
@@ -55,6 +56,7 @@ class DeviceRegistry:
     driver_error: str | None = None
     # GPUs that the driver knows and that could not be opened.
     missing: list[str] = field(default_factory=list)
+    begin_ns: int = field(default_factory=time.monotonic_ns)
 
     def select(self, uuids: Sequence[str], now_ns: int) -> list[MeteredDevice]:
         """The devices named, or all that answer; in NVML's order.
@@ -64,15 +66,25 @@ class DeviceRegistry:
         if not uuids:
             answering = [item for item in self.devices.values() if item.state(now_ns)[0] == "ok"]
             if not answering:
-                reason = self.driver_error or "no device answers"
-                raise Unavailable(f"no GPU can be measured: {reason}")
+                raise self._unavailable(now_ns)
             return sorted(answering, key=lambda item: item.info.index)
+        if (self.driver_error or not self.devices) and not self.devices.keys() >= set(uuids):
+            raise self._unavailable(now_ns)  # nobody can tell whether there are such
         chosen = [self.find(uuid) for uuid in dict.fromkeys(uuids)]
         for item in chosen:
             state, reason = item.state(now_ns)
             if state != "ok":
                 raise Unavailable(f"device {item.info.uuid} is {state}: {reason}")
         return sorted(chosen, key=lambda item: item.info.index)
+
+    def _unavailable(self, now_ns: int) -> Unavailable:
+        last_ns = max((item.measured_ns for item in self.devices.values()), default=self.begin_ns)
+        states = ((item.info.uuid, *item.state(now_ns)) for item in self.devices.values())
+        reasons = [f"{uuid} is {state}: {why}" for uuid, state, why in states] + self.missing
+        why = self.driver_error or "; ".join(reasons) or "still looking for GPUs"
+        return Unavailable(
+            f"no GPU can be measured for {(now_ns - last_ns) / NS_PER_S:.0f} s: {why}"
+        )
 
     def named(self, uuids: Sequence[str]) -> list[MeteredDevice]:
         """The devices named, or all, whether they answer or not; in NVML's order."""

@@ -78,7 +78,17 @@ class WindowService:
             active.starters += 1
             await self._commit(active.window)
             return self._so_far(active)
-        active, devices = self._open(window_id, start)
+        try:
+            active, devices = self._open(window_id, start)
+        except GreendError:
+            # What could not start now may have started, and ended, long ago.
+            known = None
+            if start.window_id:
+                known = await asyncio.to_thread(self._reader.window, window_id)
+            if known is None:
+                raise
+            _check_same(known, start)
+            return self.current(known)
         try:
             inserted = await asyncio.wrap_future(self._writer.insert(active.window))
         except GreendError:
@@ -181,17 +191,14 @@ class WindowService:
                 active.take_child(final)
         return finals
 
-    def _check_parent(self, window_id: str, parent_id: str) -> str:
-        """The parent's id in its usual form; nobody can be their own ancestor."""
-        if not parent_id:
-            return ""
-        parent_id = ancestor = checks.check_window_id(parent_id, "parent_id")
+    def _check_parent(self, window_id: str, parent_id: str) -> None:
+        """Nobody can be their own ancestor."""
+        ancestor = parent_id
         while ancestor:
             if ancestor == window_id:
                 raise InvalidArgument("parent_id: the window would be its own ancestor")
             active = self._active.get(ancestor)
             ancestor = active.window.parent_id if active is not None else ""
-        return parent_id
 
     def _open(
         self, window_id: str, start: WindowStart
@@ -203,13 +210,15 @@ class WindowService:
         checks.check_weight(weight)
         start_ns = now_ns if start.start_unix_ns is None else start.start_unix_ns - offset_ns
         checks.check_not_future("start_unix_ns", start_ns, now_ns)
-        parent_id = self._check_parent(window_id, start.parent_id)
+        parent_id = _parent_id(start)
+        self._check_parent(window_id, parent_id)
         devices = self._registry.select(start.devices, now_ns)
         for device in devices:
             _check_reach(device, start_ns, now_ns)
         if len(self._active) >= self._most_open:
             raise ResourceExhausted(
-                f"{len(self._active)} windows are open, the most that are allowed: stop some first"
+                f"{len(self._active)} windows are open or not final yet, the most that are allowed:"
+                " stop some first, or allow more ([metering] most_open_windows)"
             )
         uuids = tuple(device.info.uuid for device in devices)
         simulated = any(device.info.simulated for device in devices)
@@ -276,8 +285,9 @@ class WindowService:
     async def _stored(self, window_id: str) -> Window:
         window = await asyncio.to_thread(self._reader.window, window_id)
         if window is None:
-            some = ", ".join(list(self._active)[:3]) or "none"
-            raise NotFound(f"no window {window_id}; open now: {some}")
+            running = (key for key, active in self._active.items() if active.stop_ns is None)
+            some = ", ".join(itertools.islice(running, 3)) or "none"
+            raise NotFound(f"window_id: no window {window_id}; open now: {some}")
         return window
 
     def _so_far(self, active: ActiveWindow) -> Window:
@@ -308,17 +318,26 @@ def close_unfinished(writer: StoreWriter, reader: StoreReader) -> int:
     return len(closed)
 
 
+def _parent_id(start: WindowStart) -> str:
+    """In its usual form; empty: none."""
+    return checks.check_window_id(start.parent_id, "parent_id") if start.parent_id else ""
+
+
 def _check_same(known: Window, start: WindowStart) -> None:
     check_token(known, start.session_token)
-    same = (
-        start.request_id == known.request_id
-        and start.tags == known.tags
-        and start.weight in (None, known.weight)
-        and (not start.devices or set(start.devices) == set(known.devices))
-    )
-    if not same:
+    same = {
+        "request_id": start.request_id == known.request_id,
+        "tags": start.tags == known.tags,
+        "weight": start.weight in (None, known.weight),
+        "devices": not start.devices or set(start.devices) == set(known.devices),
+        "start_unix_ns": start.start_unix_ns in (None, known.start_unix_ns),
+        "parent_id": _parent_id(start) == known.parent_id,
+    }
+    others = [name for name, is_same in same.items() if not is_same]
+    if others:
         raise InvalidArgument(
-            f"window_id: {known.window_id} was started already, with other values"
+            f"window_id: {known.window_id} was started already, with another"
+            f" {', '.join(others)}: choose a new id for a new window"
         )
 
 

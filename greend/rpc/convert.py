@@ -112,11 +112,12 @@ def filter_from_message(message: pb.WindowFilter) -> WindowQuery:
     )
 
 
-def device_to_message(device: MeteredDevice, now_ns: int) -> pb.Device:
+def device_to_message(device: MeteredDevice, now_ns: int, wall_offset_ns: int) -> pb.Device:
     """A device and how it is."""
     info = device.info
     able = info.capabilities
     state, reason = device.state(now_ns)
+    silent_since_unix_ns = device.measured_ns + wall_offset_ns
     floor = device.ledger.floor
     limits = info.limits
     latest = device.latest
@@ -126,7 +127,7 @@ def device_to_message(device: MeteredDevice, now_ns: int) -> pb.Device:
         index=info.index,
         name=info.name,
         state=state,
-        state_since_unix_ns=device.since_unix_ns,
+        state_since_unix_ns=silent_since_unix_ns if state == "hung" else device.since_unix_ns,
         state_reason=reason,
         capabilities=pb.Capabilities(
             energy_counter=able.energy_counter,

@@ -69,9 +69,9 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
     ) -> pb.ListDevicesResponse:
         """The devices, in NVML's order."""
         devices = sorted(self._registry.devices.values(), key=lambda device: device.info.index)
-        now_ns = self._clock.monotonic_ns()
+        now_ns, offset_ns = self._clock.monotonic_ns(), self._clock.offset_ns
         return pb.ListDevicesResponse(
-            devices=[convert.device_to_message(device, now_ns) for device in devices]
+            devices=[convert.device_to_message(device, now_ns, offset_ns) for device in devices]
         )
 
     async def StartWindow(  # noqa: N802

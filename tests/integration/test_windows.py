@@ -227,58 +227,6 @@ def test_history_comes_newest_first_page_by_page_and_filtered(metered: Metered) 
     assert having(since_unix_ns=middle.start_unix_ns) == ["req-4", "req-5", "req-6"]
 
 
-def test_bad_input_is_refused_with_what_to_do(metered: Metered) -> None:
-    stub = metered.stub
-    invalid = grpc.StatusCode.INVALID_ARGUMENT
-
-    def start(**fields: object) -> object:
-        return lambda: stub.StartWindow(pb.StartWindowRequest(**fields))  # type: ignore[arg-type]
-
-    def stop(**fields: object) -> object:
-        return lambda: stub.StopWindow(pb.StopWindowRequest(**fields))  # type: ignore[arg-type]
-
-    now = time.time_ns()
-    refused(start(devices=["GPU-none"]), grpc.StatusCode.NOT_FOUND, metered.double.gpus[0].uuid)
-    refused(start(tags={f"k{n}": "" for n in range(33)}), invalid, "tags", "32")
-    refused(start(tags={"k" * 65: ""}), invalid, "tags", "64")
-    refused(start(tags={"k": "v" * 257}), invalid, "tags", "256")
-    refused(start(tags={"Key": "v"}), invalid, "tags", "[a-z]")
-    for weight in (0.0, 1e-4, 2e6, float("nan"), float("inf"), -1.0):
-        refused(start(weight=weight), invalid, "weight")
-    refused(start(start_unix_ns=now + 5 * S), invalid, "start_unix_ns", "future")
-    refused(start(start_unix_ns=now - 3600 * S), grpc.StatusCode.OUT_OF_RANGE, "start_unix_ns")
-    refused(start(window_id="7"), invalid, "window_id", "UUID")
-    refused(start(parent_id="7"), invalid, "parent_id", "UUID")
-    own = str(uuid.uuid4())
-    refused(start(window_id=own, parent_id=own), invalid, "parent_id")
-
-    opened = stub.StartWindow(pb.StartWindowRequest())
-    known = {"window_id": opened.window_id}
-    refused(stop(**known, stop_unix_ns=opened.start_unix_ns - 1), invalid, "stop_unix_ns")
-    refused(stop(**known, stop_unix_ns=now + 60 * S), invalid, "stop_unix_ns", "future")
-    refused(stop(**known, wait_s=float("nan")), invalid, "wait_s")
-    refused(stop(window_id=own), grpc.StatusCode.NOT_FOUND, own, opened.window_id)
-    refused(
-        lambda: stub.GetWindow(pb.GetWindowRequest(window_id=own)), grpc.StatusCode.NOT_FOUND, own
-    )
-    for request, word in (
-        (pb.ListWindowsRequest(page_size=5000), "page_size"),
-        (pb.ListWindowsRequest(page_token="x"), "page_token"),
-        (
-            pb.ListWindowsRequest(filter=types_pb2.WindowFilter(states=["gone"])),
-            "states",
-        ),
-    ):
-        refused(lambda request=request: stub.ListWindows(request), invalid, word)
-    refused(
-        lambda: stub.GetLedger(pb.GetLedgerRequest(devices=["GPU-none"])),
-        grpc.StatusCode.NOT_FOUND,
-        metered.double.gpus[1].uuid,
-    )
-    # None of it left anything behind.
-    assert stub.GetStatus(pb.GetStatusRequest()).open_windows == 1
-
-
 def test_control_goes_through_its_own_door(metered: Metered) -> None:
     from greend_proto.v1 import control_pb2_grpc
 

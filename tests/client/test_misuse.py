@@ -4,23 +4,79 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
+from typing import Any
 
+import grpc
 import pytest
 
 from greend_client import Client, ResultUnavailable
+from greend_proto.v1 import metering_pb2
+from tests.client.memory_daemon import MemoryDaemon
+
+NOW_NS = time.monotonic_ns()
+Start, Stop = metering_pb2.StartWindowRequest, metering_pb2.StopWindowRequest
 
 
-def test_an_instant_that_is_no_integer_loses_its_window_and_no_other(
-    address: str,
+class Hostile:
+    def __index__(self) -> int:
+        raise KeyError
+
+    def __repr__(self) -> str:
+        return "hostile"
+
+
+@pytest.mark.parametrize("wrong", [None, 1.5, "1", Hostile(), NOW_NS - 10**9, NOW_NS + 10**15])
+def test_a_stop_at_what_is_no_instant_ends_the_window_without_a_result(
+    client: Client, daemon: MemoryDaemon, wrong: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Client(address) as client:
-        wrong = client.window("wrong", gpus=[0]).start()
-        wrong.stop(at_ns=1.5)  # type: ignore[arg-type]
-        with pytest.raises(ResultUnavailable, match="cannot be sent"):
-            wrong.result(timeout=10)
-        with client.window("right", gpus=[0]) as right:
-            pass
-        assert right.result(timeout=10).request_id == "right"
+    for _ in range(2):
+        window = client.window(gpus=[0]).start()
+        window.stop(at_ns=wrong)
+        if wrong is None:  # now
+            assert window.result(10).state == "final"
+            continue
+        with pytest.raises(ResultUnavailable, match="monotonic_ns") as error:
+            window.result(10)
+        assert error.value.code is grpc.StatusCode.INVALID_ARGUMENT
+    client.close()
+    assert {window.state for window in daemon.windows.values()} == {"final"}
+    assert len(caplog.messages) == (wrong is not None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"start_ns": None},
+        {"stop_ns": None},
+        {"start_ns": 1.5},
+        {"first_token_ns": "x"},
+        {"start_ns": Hostile()},
+        {"start_ns": NOW_NS + 1},  # after its stop
+        {"stop_ns": NOW_NS + 10**15},
+    ],
+)
+def test_a_window_told_with_wrong_instants_is_not_sent_and_warned_of_once(
+    client: Client, daemon: MemoryDaemon, wrong: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        told = client.record(**{"start_ns": NOW_NS, "stop_ns": NOW_NS} | wrong, gpus=[0])
+        assert told.stopped
+        with pytest.raises(ResultUnavailable, match="monotonic_ns") as error:
+            told.result(10)
+        assert error.value.code is grpc.StatusCode.INVALID_ARGUMENT
+    right = client.record(start_ns=NOW_NS, stop_ns=NOW_NS, first_token_ns=NOW_NS, gpus=[0])
+    assert right.result(10).state == "final"
+    assert len(daemon.seen(Start)) == len(daemon.seen(Stop)) == 1
+    assert len(caplog.messages) == 1
+
+
+def test_a_start_at_what_is_no_instant_is_not_sent(client: Client, daemon: MemoryDaemon) -> None:
+    with client.window(gpus=[0]).start(at_ns="soon") as window:  # type: ignore[arg-type]
+        pass
+    with pytest.raises(ResultUnavailable, match="soon"):
+        window.result(10)
+    assert daemon.windows == {}
 
 
 def test_a_forked_child_loses_its_windows_with_one_warning_and_never_hangs(

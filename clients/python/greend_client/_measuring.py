@@ -56,8 +56,9 @@ class Measuring(Generic[AnyWindow]):
     ) -> AnyWindow:
         """Tell of a window afterwards; return it, for its result.
 
-        Instants are nanoseconds of ``time.monotonic_ns``. All else is as in
-        ``window``; the names here are taken and cannot be tags.
+        Instants are integers, nanoseconds of ``time.monotonic_ns``; where they are
+        not, or turned round, or in the future, the window has no result. All else is
+        as in ``window``; the names here are taken and cannot be tags.
         """
         window = self.window(request_id, gpus=gpus, weight=weight, parent=parent, **tags)
         window.tokens(prompt=prompt_tokens, cached=cached_tokens, output=output_tokens)

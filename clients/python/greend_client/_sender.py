@@ -76,6 +76,16 @@ class Sender:
         """Take the stop of a window, with what is known of its usage."""
         self._put(record, stop=True)
 
+    def refuse(self, record: Record, error: GreendError) -> None:
+        """Give a window up that cannot be told to the daemon, before its start is."""
+        with self._work:
+            self._lose(record, error, "refused")
+
+    def warn_of(self, error: GreendError) -> None:
+        """Log a caller's mistake that costs a window its result; the first one."""
+        with self._work:
+            self._warn("refused", f"a window is not measured: {error}")
+
     def result(self, record: Record, timeout: float | None) -> types_pb2.Window:
         """Wait for the final answer about a window that was stopped.
 

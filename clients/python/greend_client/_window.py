@@ -11,20 +11,31 @@ import grpc
 
 from greend_client import _decorator
 from greend_client._delivery import Record
-from greend_client._errors import ResultUnavailable
+from greend_client._errors import GreendError, ResultUnavailable
 from greend_client._gpus import ENVIRONMENT, Gpus
 from greend_client._sender import Sender
-from greend_client._times import unix_offset_ns
+from greend_client._times import known_ns, unix_offset_ns
 from greend_client._uuid7 import uuid7
 from greend_client._values import WindowResult
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_AHEAD_NS = 1_000_000_000
+"""How far ahead an instant may be that the daemon takes."""
+
 
 class Measured:
     """What windows of both clients share: all but how a result is waited for."""
 
-    __slots__ = ("_before", "_clock_ns", "_parent", "_record", "_sender", "window_id")
+    __slots__ = (
+        "_before",
+        "_clock_ns",
+        "_mistake",
+        "_parent",
+        "_record",
+        "_sender",
+        "window_id",
+    )
 
     def __init__(
         self,
@@ -42,6 +53,7 @@ class Measured:
         self._parent = parent
         self._before: Measured | None = None  # whose block this one's is in
         self._clock_ns = 0  # the Unix clock minus the monotonic one
+        self._mistake: GreendError | None = None  # why there is no result, whatever was sent
         self._record = Record(
             window_id=self.window_id,
             request_id=request_id,
@@ -64,7 +76,10 @@ class Measured:
         return self._record.stop_unix_ns is not None
 
     def start(self, at_ns: int | None = None) -> Self:
-        """Begin now, or at an instant of CLOCK_MONOTONIC. A second call does nothing."""
+        """Begin now, or at an instant of CLOCK_MONOTONIC. A second call does nothing.
+
+        What is no instant, here or at ``stop``, costs the window its result.
+        """
         if not self.started:
             self._settle_context()
             self._start_at(time.monotonic_ns() if at_ns is None else at_ns)
@@ -152,6 +167,8 @@ class Measured:
             raise ResultUnavailable(
                 f"window {self.window_id} was not stopped", grpc.StatusCode.FAILED_PRECONDITION
             )
+        if self._mistake is not None:
+            raise ResultUnavailable(str(self._mistake), self._mistake.code)
 
     def _settle_context(self) -> None:
         """Take what the window inherits from where it starts: GPUs and parent."""
@@ -162,24 +179,54 @@ class Measured:
             parent = _running(_current.get()) or os.environ.get("GREEND_PARENT_WINDOW", "")
         record.parent_id = parent.window_id if isinstance(parent, Measured) else parent
 
-    def _start_at(self, monotonic_ns: int) -> None:
+    def _start_at(self, at_ns: object) -> None:
         # Both clocks once: a step of the Unix clock must not change a duration.
         self._clock_ns = unix_offset_ns()
-        self._record.start_unix_ns = monotonic_ns + self._clock_ns
+        start_ns = known_ns(at_ns)
+        if start_ns is None:
+            self._sender.refuse(self._record, _no_instant(at_ns))  # nothing of it is sent
+            start_ns = time.monotonic_ns()
+        self._record.start_unix_ns = start_ns + self._clock_ns
         self._sender.start(self._record)
 
-    def _stop_at(self, monotonic_ns: int) -> None:
-        if self.started and not self.stopped:
-            self._record.stop_unix_ns = monotonic_ns + self._clock_ns
-            self._sender.stop(self._record)
+    def _stop_at(self, at_ns: object) -> None:
+        if not self.started or self.stopped:
+            return
+        start_ns, stop_ns = self._record.start_unix_ns - self._clock_ns, known_ns(at_ns)
+        if stop_ns is None or not _can_be(start_ns, stop_ns):
+            # It ends all the same: the daemon would refuse the stop, and keep it open.
+            self._mistake = _no_instant(at_ns)
+            self._sender.warn_of(self._mistake)
+            stop_ns = max(time.monotonic_ns(), start_ns)
+        self._record.stop_unix_ns = stop_ns + self._clock_ns
+        self._sender.stop(self._record)
 
-    def _happened(self, start_ns: int, stop_ns: int, first_token_ns: int | None) -> None:
+    def _happened(self, start_ns: object, stop_ns: object, first_token_ns: object) -> None:
         """Say afterwards when all of it was, on the monotonic clock."""
         self._settle_context()
-        self._start_at(start_ns)
+        first_ns = known_ns(start_ns if first_token_ns is None else first_token_ns)
+        start, stop = known_ns(start_ns), known_ns(stop_ns)
+        if start is None or stop is None or first_ns is None or not _can_be(start, stop):
+            told = (start_ns, stop_ns, first_token_ns)
+            self._sender.refuse(self._record, _no_instant(told))
+            start = stop = first_ns = time.monotonic_ns()
+        self._start_at(start)
         if first_token_ns is not None:
-            self._record.usage["first_token_unix_ns"] = first_token_ns + self._clock_ns
-        self._stop_at(stop_ns)
+            self._record.usage["first_token_unix_ns"] = first_ns + self._clock_ns
+        self._stop_at(stop)
+
+
+def _can_be(start_ns: int, stop_ns: int) -> bool:
+    """Whether the daemon takes a stop."""
+    return start_ns <= stop_ns <= time.monotonic_ns() + _AHEAD_NS
+
+
+def _no_instant(told: object) -> GreendError:
+    return GreendError(
+        f"{told!r}: a start, or a stop after it and not in the future, is an integer of"
+        " time.monotonic_ns()",
+        grpc.StatusCode.INVALID_ARGUMENT,
+    )
 
 
 class Window(Measured):

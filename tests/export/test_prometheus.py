@@ -14,10 +14,9 @@ from tests.export import dashboard
 from tests.export.fed import fed
 from tests.export.prometheus import Prometheus, find_prometheus, running
 from tests.export.real import served
+from tests.export.rules import RULE_TESTS, RULES
 from tests.export.text import scrape
 
-RULES = Path(__file__).parents[2] / "deploy/prometheus/greend.rules.yml"
-RULE_TESTS = Path(__file__).parent / "greend.rules.test.yml"
 PATIENCE_S = 20.0
 
 

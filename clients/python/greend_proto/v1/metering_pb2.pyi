@@ -917,3 +917,41 @@ class WatchWindowsRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["filter", b"filter"]) -> None: ...
 
 global___WatchWindowsRequest = WatchWindowsRequest
+
+@typing.final
+class BackupRequest(google.protobuf.message.Message):
+    """Asks for a copy of everything that is kept."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___BackupRequest = BackupRequest
+
+@typing.final
+class BackupChunk(google.protobuf.message.Message):
+    """A part of the copy: the chunks' data, one after the other, is an SQLite database
+    that greend starts from. Secrets of sessions are not in it.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOTAL_BYTES_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    total_bytes: builtins.int
+    """Length of the whole copy; in the first chunk only."""
+    data: builtins.bytes
+    """At most 256 KiB."""
+    def __init__(
+        self,
+        *,
+        total_bytes: builtins.int | None = ...,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_total_bytes", b"_total_bytes", "total_bytes", b"total_bytes"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_total_bytes", b"_total_bytes", "data", b"data", "total_bytes", b"total_bytes"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_total_bytes", b"_total_bytes"]) -> typing.Literal["total_bytes"] | None: ...
+
+global___BackupChunk = BackupChunk

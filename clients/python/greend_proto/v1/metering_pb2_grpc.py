@@ -101,6 +101,11 @@ class MeteringServiceStub(object):
                 request_serializer=greend_dot_v1_dot_metering__pb2.WatchWindowsRequest.SerializeToString,
                 response_deserializer=greend_dot_v1_dot_types__pb2.Window.FromString,
                 _registered_method=True)
+        self.Backup = channel.unary_stream(
+                '/greend.v1.MeteringService/Backup',
+                request_serializer=greend_dot_v1_dot_metering__pb2.BackupRequest.SerializeToString,
+                response_deserializer=greend_dot_v1_dot_metering__pb2.BackupChunk.FromString,
+                _registered_method=True)
 
 
 class MeteringServiceServicer(object):
@@ -191,6 +196,13 @@ class MeteringServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Backup(self, request, context):
+        """A copy of everything that is kept, as it was at one instant. One at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MeteringServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -253,6 +265,11 @@ def add_MeteringServiceServicer_to_server(servicer, server):
                     servicer.WatchWindows,
                     request_deserializer=greend_dot_v1_dot_metering__pb2.WatchWindowsRequest.FromString,
                     response_serializer=greend_dot_v1_dot_types__pb2.Window.SerializeToString,
+            ),
+            'Backup': grpc.unary_stream_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=greend_dot_v1_dot_metering__pb2.BackupRequest.FromString,
+                    response_serializer=greend_dot_v1_dot_metering__pb2.BackupChunk.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -579,6 +596,33 @@ class MeteringService(object):
             '/greend.v1.MeteringService/WatchWindows',
             greend_dot_v1_dot_metering__pb2.WatchWindowsRequest.SerializeToString,
             greend_dot_v1_dot_types__pb2.Window.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/greend.v1.MeteringService/Backup',
+            greend_dot_v1_dot_metering__pb2.BackupRequest.SerializeToString,
+            greend_dot_v1_dot_metering__pb2.BackupChunk.FromString,
             options,
             channel_credentials,
             insecure,

@@ -94,6 +94,12 @@ class MeteringServiceStub:
     ]
     """A live feed of windows that became final."""
 
+    Backup: grpc.UnaryStreamMultiCallable[
+        greend_proto.v1.metering_pb2.BackupRequest,
+        greend_proto.v1.metering_pb2.BackupChunk,
+    ]
+    """A copy of everything that is kept, as it was at one instant. One at a time."""
+
 class MeteringServiceAsyncStub:
     """Windows in, joules out."""
 
@@ -168,6 +174,12 @@ class MeteringServiceAsyncStub:
         greend_proto.v1.types_pb2.Window,
     ]
     """A live feed of windows that became final."""
+
+    Backup: grpc.aio.UnaryStreamMultiCallable[
+        greend_proto.v1.metering_pb2.BackupRequest,
+        greend_proto.v1.metering_pb2.BackupChunk,
+    ]
+    """A copy of everything that is kept, as it was at one instant. One at a time."""
 
 class MeteringServiceServicer(metaclass=abc.ABCMeta):
     """Windows in, joules out."""
@@ -267,5 +279,13 @@ class MeteringServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[greend_proto.v1.types_pb2.Window], collections.abc.AsyncIterator[greend_proto.v1.types_pb2.Window]]:
         """A live feed of windows that became final."""
+
+    @abc.abstractmethod
+    def Backup(
+        self,
+        request: greend_proto.v1.metering_pb2.BackupRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[greend_proto.v1.metering_pb2.BackupChunk], collections.abc.AsyncIterator[greend_proto.v1.metering_pb2.BackupChunk]]:
+        """A copy of everything that is kept, as it was at one instant. One at a time."""
 
 def add_MeteringServiceServicer_to_server(servicer: MeteringServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -18,6 +18,7 @@ from greend.errors import FailedPrecondition, GreendError, InvalidArgument, Unav
 from greend.metering.clock import Clock
 from greend.metering.health import status_line
 from greend.metering.meter import Meter
+from greend.metering.pruning import Pruner
 from greend.metering.pulse import Pulse
 from greend.metering.query import Query
 from greend.metering.registry import DeviceRegistry
@@ -26,9 +27,11 @@ from greend.metering.service import WindowService, close_unfinished
 from greend.model import DeviceInfo, Sample
 from greend.notify import notify
 from greend.restore import restore
+from greend.rpc.admin import AdminServicer
 from greend.rpc.metering import MeteringServicer
 from greend.rpc.server import control_door, reading_door
 from greend.store.engine import DATABASE_NAME, migrate, open_engine
+from greend.store.prunable import Prunable
 from greend.store.reader import StoreReader
 from greend.store.retention import Retention
 from greend.store.writer import StoreWriter
@@ -116,6 +119,12 @@ async def _serve(
     windows.set_pace = meter.set_pace
     listener.connect(meter, pulse)
     query = Query(reader, registry, windows.current, meter.flush)
+    pruner = Pruner(
+        Prunable(engine),
+        writer,
+        is_active=windows.is_active,
+        now_unix_ns=lambda: clock.unix_ns,
+    )
 
     # What is not built yet is abstract to the type checker and UNIMPLEMENTED to callers.
     metering = MeteringServicer(  # type: ignore[abstract]
@@ -127,7 +136,9 @@ async def _serve(
 
         simulator = SimulatorServicer(simulated, wall_offset_ns=lambda: clock.offset_ns)
     reading = reading_door(runtime_dir / "greend.sock", settings.daemon.group, metering, simulator)
-    control = control_door(runtime_dir / "control.sock", settings.daemon.control_group)
+    control = control_door(
+        runtime_dir / "control.sock", settings.daemon.control_group, AdminServicer(pruner)
+    )
 
     exporter = None
     if recorder is not None:
@@ -138,7 +149,7 @@ async def _serve(
     await reading.open()
     if exporter is not None:
         exporter.start()
-    pruning = asyncio.create_task(_prune(writer, settings.store.retention(), clock))
+    pruning = asyncio.create_task(_prune(pruner, settings.store.retention()))
     # Progress without which only a restart helps.
     checks: list[Check] = [
         writer.stuck,
@@ -217,13 +228,13 @@ def _exporter(
     return exporter
 
 
-async def _prune(writer: StoreWriter, retention: Retention, clock: Clock) -> None:
+async def _prune(pruner: Pruner, retention: Retention) -> None:
     while True:
         more = False
         try:
-            more = await asyncio.wrap_future(writer.prune(retention, clock.unix_ns))
-        except GreendError as error:
-            log.warning("nothing was pruned: %s", error)
+            more = await pruner.expire(retention)
+        except Exception as error:  # whatever it was, it is tried again
+            log.warning("nothing was deleted", exc_info=error)
         await asyncio.sleep(PRUNE_STEP_S if more else PRUNE_S)
 
 

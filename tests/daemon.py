@@ -14,7 +14,12 @@ from typing import Any
 
 import grpc
 
-from greend_proto.v1 import control_pb2_grpc, metering_pb2, metering_pb2_grpc
+from greend_proto.v1 import (
+    admin_pb2_grpc,
+    control_pb2_grpc,
+    metering_pb2,
+    metering_pb2_grpc,
+)
 
 START_S = 20.0
 
@@ -90,6 +95,12 @@ class Daemon:
         """The control door."""
         with self.channel(control=True) as channel:
             yield control_pb2_grpc.ControlServiceStub(channel)
+
+    @contextmanager
+    def admin_stub(self) -> Iterator[admin_pb2_grpc.AdminServiceStub]:
+        """The control door, for what operators do to history."""
+        with self.channel(control=True) as channel:
+            yield admin_pb2_grpc.AdminServiceStub(channel)
 
     def stop(self, number: int = signal.SIGTERM, timeout_s: float = 10.0) -> int:
         """Ends it; returns its exit status."""

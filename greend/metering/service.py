@@ -67,6 +67,10 @@ class WindowService:
         """Windows that run."""
         return sum(active.stop_ns is None for active in self._active.values())
 
+    def is_active(self, window_id: str) -> bool:
+        """Whether it is not final, or this is not yet known to be committed."""
+        return window_id in self._active
+
     async def start(self, start: WindowStart) -> Window:
         """Opens a window. The same start again gets the same answer again."""
         window_id = (

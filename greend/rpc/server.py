@@ -14,9 +14,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from greend.errors import InvalidArgument
+from greend.rpc.admin import AdminServicer
 from greend.rpc.interceptor import DoorInterceptor
 from greend.rpc.metering import MeteringServicer
 from greend_proto.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
     control_pb2,
     control_pb2_grpc,
     metering_pb2,
@@ -88,10 +91,12 @@ class Door:
         self.path.unlink(missing_ok=True)
 
 
-# For doors without the right to control.
+# For doors without the rights of the control door.
 NO_CONTROL = {
     "greend.v1.ControlService": "this socket is for measuring only: limits are set through"
-    " control.sock (GREEND_CONTROL_ADDRESS), by members of the group greend-control"
+    " control.sock (GREEND_CONTROL_ADDRESS), by members of the group greend-control",
+    "greend.v1.AdminService": "this socket is for reading and measuring only: history is deleted"
+    " through control.sock (GREEND_CONTROL_ADDRESS), by members of the group greend-control",
 }
 
 
@@ -108,8 +113,8 @@ def reading_door(
     return door
 
 
-def control_door(path: Path, group: str) -> Door:
-    """Limits."""
+def control_door(path: Path, group: str, admin: AdminServicer) -> Door:
+    """Limits, and the deletion of history."""
     door = Door(path, group)
     # What is not built yet is abstract to the type checker and UNIMPLEMENTED to callers.
     control_pb2_grpc.add_ControlServiceServicer_to_server(
@@ -117,6 +122,8 @@ def control_door(path: Path, group: str) -> Door:
         door.server,
     )
     door.services.append(_name(control_pb2, "ControlService"))
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, door.server)
+    door.services.append(_name(admin_pb2, "AdminService"))
     return door
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from greend.errors import Unavailable
 from greend.store.engine import revisions
-from greend.store.retention import used_bytes
+from greend.store.prunable import used_bytes
 
 _STEPS = 10_000  # of SQLite's virtual machine, well under a millisecond, between two looks
 
@@ -59,7 +59,7 @@ def _inspect(database: sqlite3.Connection, deadline_s: float) -> Inspection:
     schema, used, damage = None, 0, ""
     try:
         schema = _schema(database)
-        used = used_bytes(database)
+        used = used_bytes(lambda statement: database.execute(statement).fetchone()[0])
         database.set_progress_handler(lambda: time.monotonic() > deadline_s, _STEPS)
         words = str(database.execute("pragma quick_check(1)").fetchone()[0])
         damage = "" if words == "ok" else words

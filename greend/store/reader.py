@@ -53,7 +53,7 @@ class StoreReader:
 
     def windows(self, query: WindowQuery, *, limit: int, after: Key | None = None) -> list[Window]:
         """Windows, newest start first; `after` is the (start, id) of the last one had."""
-        statement = _where(select(WindowRow.__table__), query)
+        statement = where(select(WindowRow.__table__), query)
         if after is not None:
             statement = statement.where(
                 tuple_(WindowRow.start_unix_ns, WindowRow.window_id) < tuple_(*after)
@@ -67,7 +67,7 @@ class StoreReader:
     def measured(self, query: WindowQuery, by: Sequence[str]) -> list[MeasuredWindow]:
         """What summaries need of final windows."""
         values = [func.json_extract(WindowRow.tags, f'$."{key}"') for key in by]
-        statement = _where(
+        statement = where(
             select(
                 WindowRow.start_unix_ns,
                 WindowRow.own_mj,
@@ -119,7 +119,8 @@ class StoreReader:
             return [row_to_device(dict(row)) for row in rows]
 
 
-def _where(statement: Select[Any], query: WindowQuery) -> Select[Any]:
+def where(statement: Select[Any], query: WindowQuery) -> Select[Any]:
+    """A statement about windows with a query's conditions."""
     if query.since_unix_ns is not None:
         statement = statement.where(
             or_(

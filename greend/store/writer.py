@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import Engine, Table, text
 from sqlalchemy.dialects import sqlite
@@ -16,8 +17,8 @@ from sqlalchemy.dialects.sqlite import Insert, insert
 
 from greend.errors import GreendError, ResourceExhausted, Unavailable
 from greend.model import AMOUNTS, Booking, DeviceRecord, Window, WindowState
+from greend.store.prunable import MinuteKey
 from greend.store.records import booking_to_row, device_to_row, window_to_row
-from greend.store.retention import Retention, prune
 from greend.store.schema import Base, DeviceRow, MinuteRow, WindowRow
 
 log = logging.getLogger(__name__)
@@ -28,23 +29,23 @@ LARGEST_BATCH = 5_000
 STUCK_S = 20.0
 
 
-def _uncancellable() -> "Future[bool]":
+def _uncancellable() -> "Future[Any]":
     """A caller that gives up waiting must not take back what it said."""
-    future: Future[bool] = Future()
+    future: Future[Any] = Future()
     future.set_running_or_notify_cancel()
     return future
 
 
 @dataclass(slots=True)
 class _Write:
-    """`done` says whether all of `inserts` were new, or whether there is more to prune."""
+    """`done` says whether all of `inserts` were new, or how many rows were deleted."""
 
     inserts: Sequence[Window] = ()
     windows: Sequence[Window] = ()
     bookings: Sequence[Booking] = ()
     devices: Sequence[DeviceRecord] = ()
-    prune: tuple[Retention, int] | None = None
-    done: "Future[bool]" = field(default_factory=_uncancellable)
+    delete: tuple[Sequence[str], Sequence[MinuteKey]] | None = None
+    done: "Future[Any]" = field(default_factory=_uncancellable)
 
 
 class StoreWriter:
@@ -85,9 +86,15 @@ class StoreWriter:
         self._queue.put(write)
         return write.done
 
-    def prune(self, retention: Retention, now_unix_ns: int) -> "Future[bool]":
-        """Queues a small step of deleting; True if there may be more to delete."""
-        write = _Write(prune=(retention, now_unix_ns))
+    def delete(
+        self, windows: Sequence[str] = (), minutes: Sequence[MinuteKey] = ()
+    ) -> "Future[tuple[int, int]]":
+        """Queues the deletion of windows, by id, and minutes; says how many of each were there.
+
+        Windows that are not final are kept. Pages that become free are used again.
+        Whoever waits for a commit meanwhile waits for this: not many at a time.
+        """
+        write = _Write(delete=(windows, minutes))
         self._queue.put(write)
         return write.done
 
@@ -151,7 +158,7 @@ class StoreWriter:
             self._queue.put(None)
         return batch
 
-    def _commit(self, driver: sqlite3.Connection, batch: list[_Write]) -> list[bool]:
+    def _commit(self, driver: sqlite3.Connection, batch: list[_Write]) -> list[Any]:
         inserts = [window for write in batch for window in write.inserts]
         windows: dict[str, Window] = {}
         for window in (window for write in batch for window in write.windows):
@@ -161,10 +168,10 @@ class StoreWriter:
                 windows[window.window_id] = window
         bookings = [booking for write in batch for booking in write.bookings]
         devices = {device.uuid: device for write in batch for device in write.devices}
-        prunes = [write.prune for write in batch if write.prune is not None]
+        deletes = any(write.delete for write in batch)
         # A lone row is a transaction by itself.
         rows_in_all = len(inserts) + len(windows) + len(bookings) + len(devices)
-        with nullcontext() if rows_in_all == 1 and not prunes else _transaction(driver):
+        with nullcontext() if rows_in_all == 1 and not deletes else _transaction(driver):
             inserted = {
                 window.window_id
                 for window in inserts
@@ -177,11 +184,21 @@ class StoreWriter:
             ):
                 if rows:
                     driver.executemany(statement, rows)
-            more = any(prune(driver, *what) for what in prunes)
-        return [
-            more if write.prune else all(item.window_id in inserted for item in write.inserts)
-            for write in batch
-        ]
+            return [
+                _delete(driver, *write.delete)
+                if write.delete
+                else all(item.window_id in inserted for item in write.inserts)
+                for write in batch
+            ]
+
+
+def _delete(
+    driver: sqlite3.Connection, windows: Sequence[str], minutes: Sequence[MinuteKey]
+) -> tuple[int, int]:
+    return (
+        driver.executemany(_DELETE_WINDOW, [(window_id,) for window_id in windows]).rowcount,
+        driver.executemany(_DELETE_MINUTE, minutes).rowcount,
+    )
 
 
 @contextmanager
@@ -253,3 +270,5 @@ _ADD_BOOKING = _sql(
         AMOUNTS,
     ),
 )
+_DELETE_WINDOW = f"delete from windows where window_id = ? and state = '{WindowState.FINAL}'"
+_DELETE_MINUTE = "delete from minutes where device = ? and minute_unix_s = ?"

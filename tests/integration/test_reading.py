@@ -123,7 +123,11 @@ def test_who_watches_windows_gets_each_that_becomes_final(metered: Metered) -> N
 def test_each_door_tells_what_it_serves(metered: Metered) -> None:
     expected = {
         False: {"greend.v1.MeteringService", "grpc.health.v1.Health"},
-        True: {"greend.v1.ControlService", "grpc.health.v1.Health"},
+        True: {
+            "greend.v1.AdminService",
+            "greend.v1.ControlService",
+            "grpc.health.v1.Health",
+        },
     }
     for control, services in expected.items():
         with metered.daemon.channel(control=control) as channel:

@@ -44,7 +44,8 @@ except AttributeError:
 
 
 def test_every_method_of_the_client_is_there() -> None:
-    hooks = {"call", "stream", "stub", "window_filter", "ledger_request", "summary_request"}
+    hooks = {"call", "control", "stream", "stub"}
+    hooks |= {"window_filter", "ledger_request", "summary_request"}
     surface = {name for name in dir(greend_client.Client) if not name.startswith("_")} - hooks
     assert surface == {name for name in dir(aio.Client) if not name.startswith("_")}
 

@@ -78,6 +78,15 @@ def test_addresses_come_from_the_argument_the_environment_or_the_default(
     monkeypatch.setenv("GREEND_CONTROL_ADDRESS", "unix:///b")
     with Client() as client:
         assert (client.address, client.control_address) == ("unix:///a", "unix:///b")
+    monkeypatch.delenv("GREEND_CONTROL_ADDRESS")
+    # Both sockets lie in the runtime directory.
+    for reading, control in {
+        "unix:///tmp/g/greend.sock": "unix:///tmp/g/control.sock",
+        "unix:///tmp/g/other.sock": "unix:///run/greend/control.sock",
+        "dns:host/greend.sock": "unix:///run/greend/control.sock",
+    }.items():
+        with Client(reading) as client:
+            assert client.control_address == control
     with Client("unix:///c", "unix:///d") as client:
         assert (client.address, client.control_address) == ("unix:///c", "unix:///d")
 

@@ -1,12 +1,13 @@
 """The client: windows in, joules out."""
 
 import atexit
-import os
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
-from greend_client import _requests
+from greend_client import _channel, _requests
+from greend_client._control import ControlDoor
 from greend_client._door import Door
 from greend_client._measuring import Measuring
 from greend_client._node import Sample, Status
@@ -34,7 +35,7 @@ class Client(Measuring[Window], Door):
         address: Where the daemon serves; by default GREEND_ADDRESS or
             ``unix:///run/greend/greend.sock``.
         control_address: Where it takes limits; by default GREEND_CONTROL_ADDRESS or
-            ``unix:///run/greend/control.sock``.
+            ``control.sock`` beside a reading door named ``greend.sock``.
         lateness_s: How long after the fact windows are told, for ``record``; asked
             for on the streaming path. Single calls, as of now, have the daemon's
             own allowance.
@@ -46,18 +47,16 @@ class Client(Measuring[Window], Door):
         control_address: str | None = None,
         lateness_s: float = 0.25,
     ) -> None:
-        environment = os.environ.get
-        Door.__init__(
-            self, address or environment("GREEND_ADDRESS") or "unix:///run/greend/greend.sock"
-        )
-        self.control_address = (
-            control_address
-            or environment("GREEND_CONTROL_ADDRESS")
-            or "unix:///run/greend/control.sock"
-        )
+        Door.__init__(self, _channel.reading_address(address))
+        self.control_address = _channel.control_address(control_address, self.address)
         self.lateness_s = lateness_s
         self._sender = Sender(self.address, self._get_window)
         atexit.register(self.close)
+
+    @cached_property
+    def control(self) -> ControlDoor:
+        """The control door, for programs that want the messages themselves."""
+        return ControlDoor(self.control_address)
 
     def _make_window(self, **arguments: Any) -> Window:
         return Window(self._sender, **arguments)
@@ -189,6 +188,8 @@ class Client(Measuring[Window], Door):
             atexit.unregister(self.close)
             self._sender.close(_FLUSH_S)
             self._channel.close()
+            if "control" in vars(self):
+                self.control.close()
 
     def __enter__(self) -> "Client":
         return self

@@ -1,70 +1,26 @@
 """The reading door: its calls, and the messages that they take."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Sequence
 
-import grpc
-
-from greend_client import _errors, _requests
-from greend_client._channel import open_channel
-from greend_client._errors import GreendError
+from greend_client import _requests
+from greend_client._calls import Calls
 from greend_client._node import Device
 from greend_client._requests import Devices
 from greend_client._times import When
-from greend_client._watch import Watch
 from greend_proto.v1 import metering_pb2, metering_pb2_grpc, types_pb2
 
-if TYPE_CHECKING:
-    Request = TypeVar("Request")
-    Response = TypeVar("Response")
-    Value = TypeVar("Value")
 
-
-class Door:
+class Door(Calls):
     """The hook for programs that want the messages themselves, as greenctl does."""
 
     def __init__(self, address: str) -> None:
-        self.address = address
-        self._channel = open_channel(address)
+        super().__init__(address)
         self._stub = metering_pb2_grpc.MeteringServiceStub(self._channel)
-        self._closed = False
 
     @property
     def stub(self) -> metering_pb2_grpc.MeteringServiceStub:
         """The reading door's generated stub; make its calls through ``call``."""
         return self._stub
-
-    def call(
-        self,
-        method: "grpc.UnaryUnaryMultiCallable[Request, Response]",
-        request: "Request",
-        *,
-        timeout_s: float = 10.0,
-        wait_for_daemon: bool = False,
-    ) -> "Response":
-        """Make a unary call of ``stub``.
-
-        With ``wait_for_daemon`` the time until a daemon is there counts as part of
-        ``timeout_s``; without, a missing daemon is an error at once.
-
-        Raises:
-            GreendError: The daemon's error, or UNAVAILABLE where there is none.
-        """
-        try:
-            return method(request, timeout=timeout_s, wait_for_ready=wait_for_daemon)
-        except grpc.RpcError as error:
-            raise _errors.from_rpc(error, self.address) from error
-        except ValueError as error:  # gRPC's answer on a closed channel
-            raise GreendError("the client was closed", grpc.StatusCode.CANCELLED) from error
-
-    def stream(
-        self,
-        method: "grpc.UnaryStreamMultiCallable[Request, Response]",
-        request: "Request",
-        convert: "Callable[[Response], Value]",
-    ) -> "Watch[Value]":
-        """Make a call of ``stub`` that answers with a stream; raises GreendError."""
-        return Watch(lambda: method(request), convert, self.address, lambda: self._closed)
 
     def window_filter(
         self,

@@ -24,30 +24,35 @@ class ResultUnavailable(GreendError):
     """
 
 
-def from_rpc(error: grpc.RpcError, address: str) -> GreendError:
-    """Turn what a call to the daemon at ``address`` raised into a GreendError."""
+def from_rpc(error: grpc.RpcError, address: str, *, control: bool = False) -> GreendError:
+    """Turn what a call to the daemon at ``address`` raised into a GreendError.
+
+    ``control`` says that it is the control door's address.
+    """
     code = code_of(error)
     details = (error.details() if isinstance(error, grpc.Call) else str(error)) or code.name
     if code is grpc.StatusCode.UNAVAILABLE and "Permission denied" in details:
+        group = "greend-control" if control else "greend"
         return GreendError(
             f"no permission to open {address}: join its group "
-            "(sudo usermod -aG greend $USER, then log in again)",
+            f"(sudo usermod -aG {group} $USER, then log in again)",
             code,
         )
     # gRPC's own words for "nobody there"; a daemon that answers UNAVAILABLE
     # says something of its own.
     if code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details:
-        return unreachable(address)
+        return unreachable(address, control=control)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return GreendError(f"the daemon at {address} did not answer in time", code)
     return GreendError(details, code)
 
 
-def unreachable(address: str) -> GreendError:
+def unreachable(address: str, *, control: bool = False) -> GreendError:
     """Return the error for a daemon that is not there."""
+    variable = "GREEND_CONTROL_ADDRESS" if control else "GREEND_ADDRESS"
     return GreendError(
         f"no greend daemon answers at {address}: start it (systemctl start greend, or "
-        "greend serve), or set GREEND_ADDRESS to where it listens",
+        f"greend serve), or set {variable} to where it listens",
         grpc.StatusCode.UNAVAILABLE,
     )
 

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-from greend_client._errors import GreendError, from_rpc
+from greend_client._errors import GreendError
 
 Item = TypeVar("Item")
 
@@ -28,11 +28,11 @@ class Watch(Iterator[Item], Generic[Item]):
         self,
         open_call: Callable[[], Any],
         convert: Callable[[Any], Item],
-        address: str,
+        told: Callable[[grpc.RpcError], GreendError],
         client_closed: Callable[[], bool],
     ) -> None:
         self._convert = convert
-        self._address = address
+        self._told = told
         self._client_closed = client_closed
         self._ended = threading.Event()
         try:
@@ -49,7 +49,7 @@ class Watch(Iterator[Item], Generic[Item]):
             if self._ended.is_set() or self._client_closed():
                 raise StopIteration from None
             self.close()
-            raise from_rpc(error, self._address) from error
+            raise self._told(error) from error
         except BaseException:
             self.close()
             raise

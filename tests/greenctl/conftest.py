@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.client.memory_daemon import MemoryDaemon, serving
+from tests.daemon import Daemon
+from tests.daemon import daemon as real_daemon
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -27,6 +29,13 @@ def daemon() -> MemoryDaemon:
 def address(daemon: MemoryDaemon, socket: Path) -> Iterator[str]:
     with serving(daemon, socket) as address:
         yield address
+
+
+@pytest.fixture
+def real() -> Iterator[Daemon]:
+    """A real daemon, with a GPU that is simulated."""
+    with real_daemon("--simulate", "h100x1", devices=1) as running:
+        yield running
 
 
 @pytest.fixture

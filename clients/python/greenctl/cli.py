@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from greenctl.commands import completion, ledger, run, status, summary, watch, windows
+from greenctl.commands import completion, ledger, prune, run, status, summary, watch, windows
 
 
 def main() -> None:
@@ -72,6 +72,7 @@ for command in (
     ledger.ledger,
     watch.watch,
     run.run,
+    prune.prune,
     completion.completion,
 ):
     cli.add_command(command)

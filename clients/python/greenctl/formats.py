@@ -33,6 +33,11 @@ def number(value: float | None, digits: int = 0) -> str:
     return UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
+def count(figure: int, thing: str) -> str:
+    """Format how many there are of a thing: "1 window", "12 345 windows"."""
+    return f"{figure:_} {thing}{'' if figure == 1 else 's'}".replace("_", " ")
+
+
 def duration(seconds: float | None) -> str:
     """Format a length of time, with its unit."""
     if seconds is None:
@@ -56,6 +61,11 @@ def instant(unix_ns: int | None, *, whole: bool = False) -> str:
         return moment.isoformat(" ", "milliseconds")
     today = moment.date() == datetime.fromtimestamp(time.time()).date()
     return f"{moment:%H:%M:%S}" if today else f"{moment:%m-%d %H:%M}"
+
+
+def minute(unix_ns: int) -> str:
+    """Format an instant in local time, with its date, to the minute."""
+    return datetime.fromtimestamp(unix_ns / 1e9).isoformat(" ", "minutes")
 
 
 def plain(text: str) -> str:

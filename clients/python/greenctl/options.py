@@ -22,11 +22,18 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
     )
 
 
-def open_client(address: str | None) -> "Client":
+CONTROL_ADDRESS = click.option(
+    "--control-address",
+    metavar="ADDRESS",
+    help="The control socket [GREEND_CONTROL_ADDRESS, or control.sock beside the other].",
+)
+
+
+def open_client(address: str | None, control_address: str | None = None) -> "Client":
     """Return a client for the address given behind the command, before it, or nowhere."""
     from greend_client import Client
 
-    return Client(address or click.get_current_context().find_root().obj)
+    return Client(address or click.get_current_context().find_root().obj, control_address)
 
 
 def print_json(message: "Message") -> None:

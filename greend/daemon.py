@@ -137,7 +137,7 @@ async def _serve(
         simulator = SimulatorServicer(simulated, wall_offset_ns=lambda: clock.offset_ns)
     reading = reading_door(runtime_dir / "greend.sock", settings.daemon.group, metering, simulator)
     control = control_door(
-        runtime_dir / "control.sock", settings.daemon.control_group, AdminServicer(pruner)
+        runtime_dir / "control.sock", settings.daemon.control_group, AdminServicer(pruner, query)
     )
 
     exporter = None

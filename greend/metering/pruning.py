@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from greend.errors import InvalidArgument
-from greend.metering.query import check_filter
 from greend.model import WindowState
 from greend.store.prunable import Extent, MinuteKey, Prunable
 from greend.store.reader import Key, WindowQuery
@@ -114,7 +113,6 @@ class Pruner:
 
 def check_prune(query: WindowQuery, minutes: bool) -> None:
     """Raises InvalidArgument for what must not or cannot be deleted."""
-    check_filter(query)
     since_ns, until_ns = query.since_unix_ns, query.until_unix_ns
     by_time = since_ns is not None or until_ns is not None
     by_kind = bool(query.tags or query.devices) or query.request_id is not None

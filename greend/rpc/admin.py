@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 from greend.metering.pruning import Pruned, Pruner
+from greend.metering.query import Query
 from greend.rpc import convert
 from greend.rpc.interceptor import Context
 from greend_proto.v1 import admin_pb2 as pb
@@ -12,14 +13,16 @@ from greend_proto.v1 import admin_pb2_grpc
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     """What only operators may do; for control doors."""
 
-    def __init__(self, pruner: Pruner) -> None:
+    def __init__(self, pruner: Pruner, query: Query) -> None:
         self._pruner = pruner
+        self._query = query
 
     async def PruneWindows(  # noqa: N802
         self, request: pb.PruneWindowsRequest, context: Context
     ) -> AsyncIterator[pb.PruneWindowsResponse]:
         """Deletes windows."""
         query = convert.filter_from_message(request.filter)
+        await self._query.check_filter(query)
         async for pruned in self._pruner.prune(
             query, minutes=request.minutes, dry_run=request.dry_run
         ):

@@ -15,6 +15,7 @@ from greend.config import Metrics, Settings
 from greend.device.fleet import Fleet
 from greend.device.protocol import Driver
 from greend.errors import FailedPrecondition, GreendError, InvalidArgument, Unavailable
+from greend.metering.backup import Backups
 from greend.metering.clock import Clock
 from greend.metering.health import status_line
 from greend.metering.meter import Meter
@@ -30,6 +31,7 @@ from greend.restore import restore
 from greend.rpc.admin import AdminServicer
 from greend.rpc.metering import MeteringServicer
 from greend.rpc.server import control_door, reading_door
+from greend.store.backup import remove_leftovers
 from greend.store.engine import DATABASE_NAME, migrate, open_engine
 from greend.store.prunable import Prunable
 from greend.store.reader import StoreReader
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Old rows are looked for every minute; where there are many, a step at a time.
-PRUNE_S, PRUNE_STEP_S = 60.0, 0.1
+PRUNE_S, PRUNE_STEP_S = 60.0, 0.02
 # The whole end takes at most 2 s; what waits for the last steps gets most of it.
 DRAIN_S, GRACE_S, JOIN_S = 0.8, 0.2, 0.25
 
@@ -89,7 +91,9 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
 
-    engine = open_engine(state_dir / DATABASE_NAME, synchronous=settings.store.synchronous)
+    database = state_dir / DATABASE_NAME
+    remove_leftovers(database)
+    engine = open_engine(database, synchronous=settings.store.synchronous)
     await asyncio.to_thread(migrate, engine)
     reader, writer = StoreReader(engine), StoreWriter(engine)
     left = await asyncio.to_thread(close_unfinished, writer, reader)
@@ -128,7 +132,7 @@ async def _serve(
 
     # What is not built yet is abstract to the type checker and UNIMPLEMENTED to callers.
     metering = MeteringServicer(  # type: ignore[abstract]
-        windows, query, meter, clock, store_error=lambda: writer.error
+        windows, query, meter, clock, Backups(database), store_error=lambda: writer.error
     )
     simulator = None
     if simulated is not None:

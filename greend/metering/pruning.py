@@ -14,8 +14,8 @@ from greend.store.writer import StoreWriter
 
 log = logging.getLogger(__name__)
 
-# Deleting this many rows takes some ms: no acknowledgement waits longer for it.
-STEP_ROWS = 500
+# Deleting this many rows takes a few ms: no acknowledgement waits longer for it.
+STEP_ROWS = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import inspect
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -146,8 +147,10 @@ def _stream(
 ) -> Callable[[Any, Context], AsyncIterator[Any]]:
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
-            async for response in behaviour(check(request), context):
-                yield response
+            # Closed at once when the caller gives up, not when it is collected.
+            async with aclosing(behaviour(check(request), context)) as responses:
+                async for response in responses:
+                    yield response
         except Exception as error:
             await _abort(context, error, method)
 

@@ -1,10 +1,12 @@
 """MeteringService: convert, call, convert."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 
 from greend import __version__
 from greend.metering import health
+from greend.metering.backup import Backups
 from greend.metering.checks import check_wait
 from greend.metering.clock import Clock
 from greend.metering.meter import Meter
@@ -18,6 +20,7 @@ from greend_proto.v1 import metering_pb2_grpc
 from greend_proto.v1 import types_pb2 as types
 
 LONGEST_INTERVAL_S = 3600.0
+CHUNK_BYTES = 256 * 1024
 
 
 class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
@@ -29,6 +32,7 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
         query: Query,
         meter: Meter,
         clock: Clock,
+        backups: Backups,
         *,
         store_error: Callable[[], str | None],
     ) -> None:
@@ -36,6 +40,7 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
         self._query = query
         self._meter = meter
         self._registry = meter.registry
+        self._backups = backups
         self._store_error = store_error
         self._start_unix_ns = clock.unix_ns
         self._clock = clock
@@ -186,3 +191,13 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
             request.until_unix_ns if request.HasField("until_unix_ns") else None,
         )
         return pb.GetLedgerResponse(rows=convert.ledger_to_messages(rows))
+
+    async def Backup(  # noqa: N802
+        self, request: pb.BackupRequest, context: Context
+    ) -> AsyncIterator[pb.BackupChunk]:
+        """A copy of what is kept."""
+        async with self._backups.copy() as copy:
+            total_bytes: int | None = os.fstat(copy.fileno()).st_size
+            while data := await asyncio.to_thread(copy.read, CHUNK_BYTES):
+                yield pb.BackupChunk(total_bytes=total_bytes, data=data)
+                total_bytes = None

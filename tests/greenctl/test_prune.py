@@ -11,7 +11,7 @@ from greend.model import Booking
 from tests.daemon import Daemon
 from tests.greenctl.conftest import Run
 from tests.greenctl.terminal import on_terminal
-from tests.integration.history import DEVICE, past_window, remember
+from tests.integration.history import DEVICE, past_window, remember, remember_many
 
 S = 1_000_000_000
 DAY = 86_400 * S
@@ -25,7 +25,7 @@ def remember_days(real: Daemon) -> None:
         for days in range(1, 11)
         for number in range(1200)
     ]
-    remember(real, windows)
+    remember(real.directory, windows)
 
 
 def left(real: Daemon) -> int:
@@ -74,8 +74,7 @@ def test_it_asks_on_a_terminal(
 def test_ctrl_c_stops_it_and_says_what_is_gone(
     real: Daemon, command: list[str], environment: dict[str, str]
 ) -> None:
-    for _ in range(8):
-        remember_days(real)
+    remember_many(real.directory, past_window(time.time_ns() - DAY), 100_000)
     # A test run in the background of a shell has SIGINT ignored, and so its children.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
     code += "from greenctl.cli import main; main()"
@@ -83,19 +82,19 @@ def test_ctrl_c_stops_it_and_says_what_is_gone(
     with subprocess.Popen(
         [command[0], "-c", code, *arguments], env=environment, stderr=subprocess.PIPE, text=True
     ) as running:
-        while left(real) == 96_000:
+        while left(real) == 100_000:
             assert running.poll() is None
         running.send_signal(signal.SIGINT)
         _, errors = running.communicate(timeout=30)
     assert running.returncode == 130
     assert errors.strip().startswith("greenctl: stopped after at least ")
-    assert 0 < left(real) < 96_000
+    assert 0 < left(real) < 100_000
 
 
 def test_the_ledger_goes_only_where_it_is_said(real: Daemon, greenctl: Run) -> None:
     minute_s = time.time_ns() // S // 60 * 60 - 86_400
     remember(
-        real,
+        real.directory,
         [past_window(minute_s * S)],
         [Booking(DEVICE, minute_s + 60 * n, 2.0, 2.0) for n in range(5)],
     )

@@ -13,7 +13,7 @@ from greend_client import Client
 from greend_proto.v1 import admin_pb2, admin_pb2_grpc, types_pb2
 from greend_proto.v1 import metering_pb2 as pb
 from tests.integration.conftest import Metered
-from tests.integration.history import DEVICE, past_window, remember
+from tests.integration.history import DEVICE, past_window, remember, remember_many
 from tests.integration.test_reading import measure
 from tests.integration.test_windows import refused
 
@@ -57,16 +57,19 @@ def test_what_must_not_be_deleted_is_refused_with_what_can_be_said(metered: Mete
     refused(lambda: prune(metered, until_unix_ns=1, since_unix_ns=2), invalid, "until_unix_ns")
     refused(lambda: prune(metered, tags={"Model": "a"}), invalid, "tags")
     refused(lambda: prune(metered, minutes=True, tags={"model": "a"}), invalid, "minutes")
+    device = metered.double.gpus[0].uuid
     refused(
-        lambda: prune(metered, minutes=True, until_unix_ns=1, devices=[DEVICE]), invalid, "minutes"
+        lambda: prune(metered, minutes=True, until_unix_ns=1, devices=[device]), invalid, "minutes"
     )
+    unknown = grpc.StatusCode.NOT_FOUND
+    refused(lambda: prune(metered, devices=[DEVICE]), unknown, "devices", DEVICE, device)
 
 
 def test_windows_go_by_their_start_and_those_that_are_not_final_stay(metered: Metered) -> None:
     begun = time.time_ns()
     past = [past_window(begun - days * DAY) for days in (1, 3, 2)]
     across = past_window(begun - 2 * DAY - S // 20)  # ends within the time asked for
-    remember(metered.daemon, [*past, across])
+    remember(metered.daemon.directory, [*past, across])
     running = metered.stub.StartWindow(pb.StartWindowRequest(start_unix_ns=begun))
 
     (told,) = prune(metered, dry_run=True, until_unix_ns=begun + S)
@@ -130,8 +133,8 @@ def test_a_child_or_a_parent_can_go_alone_and_nothing_else_changes(metered: Mete
 
 def test_measuring_goes_on_while_much_is_deleted(metered: Metered) -> None:
     old = time.time_ns() - DAY
-    count = 20 * STEP_ROWS + 1
-    remember(metered.daemon, [past_window(old + number, model="a") for number in range(count)])
+    count = 40 * STEP_ROWS + 1
+    remember_many(metered.daemon.directory, past_window(old, model="a"), count)
     measured: list[types_pb2.Window] = []
     ended = threading.Event()
 
@@ -148,7 +151,7 @@ def test_measuring_goes_on_while_much_is_deleted(metered: Metered) -> None:
         worker.join()
     deleted = [answer.deleted_windows for answer in told]
     assert deleted == sorted(deleted)
-    assert len(told) > 20, "it is told how far it is"
+    assert len(told) > 40, "it is told how far it is"
     assert {answer.matching_windows for answer in told} == {count}
     assert deleted[-1] == count
     assert measured
@@ -160,8 +163,8 @@ def test_measuring_goes_on_while_much_is_deleted(metered: Metered) -> None:
 
 def test_a_call_that_is_cancelled_has_deleted_the_oldest(metered: Metered) -> None:
     old = time.time_ns() - DAY
-    windows = [past_window(old + number) for number in range(40 * STEP_ROWS)]
-    remember(metered.daemon, windows)
+    windows = [past_window(old + number) for number in range(100 * STEP_ROWS)]
+    remember(metered.daemon.directory, windows)
     request = admin_pb2.PruneWindowsRequest(
         filter=types_pb2.WindowFilter(until_unix_ns=time.time_ns())
     )
@@ -183,7 +186,7 @@ def test_a_call_that_is_cancelled_has_deleted_the_oldest(metered: Metered) -> No
 def test_minutes_go_by_time_alone_and_only_as_a_whole(metered: Metered) -> None:
     minute_s = (time.time_ns() - DAY) // S // 60 * 60
     bookings = [Booking(DEVICE, minute_s + 60 * n, 2.0, 1.0, 1.0) for n in range(1300)]
-    remember(metered.daemon, [past_window(minute_s * S)], bookings)
+    remember(metered.daemon.directory, [past_window(minute_s * S)], bookings)
 
     def minutes() -> list[int]:
         rows = metered.daemon.rows(
@@ -209,12 +212,15 @@ def test_minutes_go_by_time_alone_and_only_as_a_whole(metered: Metered) -> None:
 
 def test_a_client_sees_the_rest_of_the_history(metered: Metered) -> None:
     old = time.time_ns() - DAY
-    remember(metered.daemon, [past_window(old + n, model="ab"[n % 2]) for n in range(100)])
+    remember(
+        metered.daemon.directory, [past_window(old + n, model="ab"[n % 2]) for n in range(100)]
+    )
     with Client(metered.daemon.address) as client:
         assert len(list(client.history(model="a"))) == 50
-        prune(metered, tags={"model": "a"}, devices=["GPU-other"])
+        other = metered.double.gpus[0].uuid
+        prune(metered, tags={"model": "a"}, devices=[other])
         assert len(list(client.history(model="a"))) == 50, "all conditions hold together"
-        prune(metered, tags={"model": "a"}, devices=[DEVICE, "GPU-other"])
+        prune(metered, tags={"model": "a"}, devices=[DEVICE, other])
         assert list(client.history(model="a")) == []
         (group,) = client.summary()
         assert group.count == 50

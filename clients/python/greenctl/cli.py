@@ -10,7 +10,17 @@ import sys
 
 import click
 
-from greenctl.commands import completion, ledger, prune, run, status, summary, watch, windows
+from greenctl.commands import (
+    backup,
+    completion,
+    ledger,
+    prune,
+    run,
+    status,
+    summary,
+    watch,
+    windows,
+)
 
 
 def main() -> None:
@@ -73,6 +83,7 @@ for command in (
     watch.watch,
     run.run,
     prune.prune,
+    backup.backup,
     completion.completion,
 ):
     cli.add_command(command)

@@ -67,41 +67,42 @@ class Pruner:
         now_ns = self._now_unix_ns()
         until_ns = now_ns if query.until_unix_ns is None else min(query.until_unix_ns, now_ns)
         query = replace(query, until_unix_ns=until_ns)
-        since_ns = query.since_unix_ns
+        count_minutes = self._prunable.count_minutes if minutes else lambda *_: 0
         pruned = Pruned(
             await asyncio.to_thread(self._prunable.extent, query),
-            await asyncio.to_thread(self._prunable.count_minutes, since_ns, until_ns)
-            if minutes
-            else 0,
+            await asyncio.to_thread(count_minutes, query.since_unix_ns, until_ns),
             until_ns,
         )
         yield pruned
         if dry_run:
             return
-        async for count in self._delete_windows(query):
-            pruned = replace(pruned, windows=pruned.windows + count)
-            yield pruned
-        while minutes:
-            keys = await asyncio.to_thread(
-                self._prunable.minutes, since_ns, until_ns, limit=STEP_ROWS
-            )
-            if not keys:
-                break
-            _, count = await self._delete((), keys)
-            pruned = replace(pruned, minutes=pruned.minutes + count)
-            yield pruned
-        log.info("deleted %d windows and %d minutes of %s", pruned.windows, pruned.minutes, query)
+        try:
+            async for count in self._delete_windows(query):
+                pruned = replace(pruned, windows=pruned.windows + count)
+                yield pruned
+            if minutes:
+                async for count in self._delete_minutes(query.since_unix_ns, until_ns):
+                    pruned = replace(pruned, minutes=pruned.minutes + count)
+                    yield pruned
+        finally:
+            log.info("deleted %d windows, %d minutes: %s", pruned.windows, pruned.minutes, query)
 
     async def _delete_windows(self, query: WindowQuery) -> AsyncIterator[int]:
         after: Key | None = None
-        while True:
-            keys = await asyncio.to_thread(
-                self._prunable.windows, query, limit=STEP_ROWS, after=after
-            )
-            if not keys:
-                return
+        while keys := await asyncio.to_thread(
+            self._prunable.windows, query, limit=STEP_ROWS, after=after
+        ):
             after = keys[-1]
             count, _ = await self._delete(keys, ())
+            yield count
+
+    async def _delete_minutes(
+        self, since_unix_ns: int | None, until_unix_ns: int
+    ) -> AsyncIterator[int]:
+        while keys := await asyncio.to_thread(
+            self._prunable.minutes, since_unix_ns, until_unix_ns, limit=STEP_ROWS
+        ):
+            _, count = await self._delete((), keys)
             yield count
 
     async def _delete(

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import click
+from greend_client import GreendError
 
 
 @contextmanager
 def written(path: Path) -> Iterator[BinaryIO]:
     """Write to ``path`` + ".part", for its owner alone; renamed at the end of the block.
 
-    Where the block fails, nothing is left. Raises ClickException if it cannot be
+    Where the block fails, nothing is left. Raises GreendError if it cannot be
     written.
     """
     part = path.with_name(f"{path.name}.part")
@@ -29,7 +29,7 @@ def written(path: Path) -> Iterator[BinaryIO]:
             part.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise click.ClickException(f"cannot write {part}: {error.strerror}") from error
+        raise GreendError(f"cannot write {part}: {error.strerror}") from error
 
 
 def _for_its_owner(path: str, flags: int) -> int:

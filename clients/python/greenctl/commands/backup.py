@@ -69,6 +69,8 @@ def _receive(client: "Client", target: BinaryIO) -> int:
                     raise _damaged("it does not begin as a database")
             target.write(chunk.data)
             progress.done += len(chunk.data)
+    if not progress.done:
+        raise _damaged("nothing came")
     if progress.done != progress.total:
         raise _damaged(f"{progress.done} of {progress.total} bytes came")
     return progress.done
@@ -89,5 +91,7 @@ def _check(copy: Path) -> int:
     return int(windows)
 
 
-def _damaged(why: str) -> click.ClickException:
-    return click.ClickException(f"the copy is damaged ({why}): try again")
+def _damaged(why: str) -> Exception:
+    from greend_client import GreendError
+
+    return GreendError(f"the copy is damaged ({why}): try again")

@@ -54,7 +54,7 @@ def run(command: tuple[str, ...], environment: Mapping[str, str], held: Held) ->
             setsigmask=held.before,
             setsigdef=_SET_BY_PYTHON,
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # ValueError: an empty name
         return 127, f"{command[0]}: command not found"
     except OSError as error:
         return 126, f"{command[0]}: {error.strerror}"

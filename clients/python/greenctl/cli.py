@@ -4,12 +4,13 @@ greend_client and rich are imported where they are used: ``--version``, ``--help
 and mistakes are answered without them.
 """
 
+import contextlib
 import importlib.metadata
-import os
 import sys
 
 import click
 
+from greenctl import output
 from greenctl.commands import (
     backup,
     completion,
@@ -25,26 +26,41 @@ from greenctl.commands import (
 
 def main() -> None:
     """Run the command; ends the process with 0, 1 (failed), 2 (usage) or 130 (Ctrl-C)."""
+    output.prepare()
     try:
         code = cli.main(prog_name="greenctl", standalone_mode=False)
         sys.stdout.flush()
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = 130
-    except BrokenPipeError:  # whoever read our output has seen enough
-        # Or the interpreter would fail to flush it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
     except Exception as error:
-        import greend_client
-
-        if not isinstance(error, greend_client.GreendError):
-            raise
-        click.echo(f"greenctl: {error}", err=True)
-        code = 1
+        code = _explain(error)
+    except KeyboardInterrupt:
+        code = 130
     sys.exit(code)
+
+
+def _explain(error: Exception) -> int:
+    """Say in a line what went wrong; return the exit code. Raises what is a bug of ours."""
+    if isinstance(error, click.ClickException):
+        with contextlib.suppress(OSError):
+            error.show()
+        return error.exit_code
+    if isinstance(error, click.Abort):
+        return 130
+    if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
+        output.give_up()
+        return 1
+    if isinstance(error, OSError):
+        output.give_up()
+        output.warn(f"cannot write: {error.strerror or error}")
+        return 1
+    if isinstance(error, UnicodeEncodeError):
+        output.warn("an argument is no text in UTF-8")
+        return 2
+    import greend_client
+
+    if not isinstance(error, greend_client.GreendError):
+        raise error
+    output.warn(str(error))
+    return 1
 
 
 def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:

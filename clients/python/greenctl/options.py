@@ -1,5 +1,6 @@
 """What commands have in common: options, the client, JSON."""
 
+import os
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
     from greend_client import Client
 
+
+_LONGEST_PATH_BYTES = 107
 
 ADDRESS = click.option("--address", metavar="ADDRESS", help="The daemon's socket.")
 
@@ -33,7 +36,27 @@ def open_client(address: str | None, control_address: str | None = None) -> "Cli
     """Return a client for the address given behind the command, before it, or nowhere."""
     from greend_client import Client
 
-    return Client(address or click.get_current_context().find_root().obj, control_address)
+    address = address or click.get_current_context().find_root().obj
+    _check(address or os.environ.get("GREEND_ADDRESS") or "")
+    return Client(address, control_address)
+
+
+def _check(address: str) -> None:
+    """Say in a line what gRPC would say in many lines of its own log; raises GreendError."""
+    import grpc
+
+    from greend_client import GreendError
+
+    path = address.removeprefix("unix:").removeprefix("//")
+    absolute = path.startswith("/") or not address.startswith("unix://")
+    if address.startswith("unix:") and not (
+        path and absolute and len(os.fsencode(path)) <= _LONGEST_PATH_BYTES
+    ):
+        raise GreendError(
+            f'the address "{address[:80]}" is no socket\'s: write unix:// and an absolute path of'
+            f" at most {_LONGEST_PATH_BYTES} bytes, as in unix:///run/greend/greend.sock",
+            grpc.StatusCode.INVALID_ARGUMENT,
+        )
 
 
 def print_json(message: "Message") -> None:

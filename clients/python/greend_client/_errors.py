@@ -2,6 +2,8 @@
 
 import grpc
 
+_NOBODY = ("failed to connect", "errors resolving", "DNS resolution failed", "empty address list")
+
 
 class GreendError(Exception):
     """Something that was asked of greend could not be had; the text says what to do.
@@ -40,7 +42,7 @@ def from_rpc(error: grpc.RpcError, address: str, *, control: bool = False) -> Gr
         )
     # gRPC's own words for "nobody there"; a daemon that answers UNAVAILABLE
     # says something of its own.
-    if code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details:
+    if code is grpc.StatusCode.UNAVAILABLE and any(words in details for words in _NOBODY):
         return unreachable(address, control=control)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return GreendError(f"the daemon at {address} did not answer in time", code)

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from greenctl.options import ADDRESS, REQUEST_ID, TAG, open_client
+from greenctl.output import warn
 
 if TYPE_CHECKING:
     from greend_client import Client, Window
@@ -71,12 +72,12 @@ def run(
         code, error = child.run(command, environment, held)
         window.stop()
         if error:
-            click.echo(f"greenctl: {error}", err=True)
+            warn(error)
         held.release()
         try:
             _tell(client, window, as_json, output, warned)
         except KeyboardInterrupt:
-            click.echo("greenctl: not waited for its energy", err=True)
+            warn("not waited for its energy")
     context.exit(code)
 
 
@@ -93,7 +94,7 @@ def _warn_unless_open(client: "Client", window: "Window") -> bool:
             return False
         except GreendError as error:
             if error.code.name != "NOT_FOUND":
-                click.echo(f"greenctl: not measured: {error}", err=True)
+                warn(f"not measured: {error}")
                 return True
         time.sleep(0.005)
     return False  # refused, perhaps: the result will tell
@@ -113,18 +114,24 @@ def _tell(
         with after_a_second("Waiting for the energy to be final"):
             result = window.result(_RESULT_S)
         if as_json or output:
-            text = document(client.call(client.stub.GetWindow, request))
-            print(text, file=output or sys.stderr)
+            _write(document(client.call(client.stub.GetWindow, request)), output)
     except GreendError as error:
         if not warned:
-            click.echo(f"greenctl: not measured: {error}", err=True)
+            warn(f"not measured: {error}")
         return
     if not as_json:
         power = with_unit(number(result.avg_power_w, 1), "W")
         parts = f"active {energy(result.active_energy_j)}, idle {energy(result.idle_energy_j)}"
-        click.echo(
-            f"greenctl: {energy(result.energy_j, result.uncertainty_j)} ({parts}) in "
+        warn(
+            f"{energy(result.energy_j, result.uncertainty_j)} ({parts}) in "
             f"{duration(result.duration_s)} on {len(result.devices)} GPU(s), mean power {power}"
-            + (f"; {' '.join(result.flags)}" if result.flags else ""),
-            err=True,
+            + (f"; {' '.join(result.flags)}" if result.flags else "")
         )
+
+
+def _write(text: str, output: IO[str] | None) -> None:
+    """What cannot be written must not change the exit code, which is the command's."""
+    try:
+        print(text, file=output or sys.stderr, flush=True)
+    except OSError as error:
+        warn(f"cannot write the result: {error.strerror}")

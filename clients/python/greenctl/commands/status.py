@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from greenctl.options import open_client, print_json, reading
+from greenctl.options import length_s, open_client, print_json, reading
 from greenctl.progress import after_a_second
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.option(
     "--wait",
     "wait_s",
-    type=click.FloatRange(min=0),
+    type=length_s,
     metavar="SECONDS",
     help="Wait this long for the daemon to serve.",
 )

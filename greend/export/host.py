@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from greend.metering.registry import DeviceRegistry, MeteredDevice
-from greend.model import NS_PER_S, DeviceInfo, Sample
+from greend.model import DeviceInfo, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,6 @@ def _view(device: MeteredDevice, now_ns: int) -> DeviceView:
         info=device.info,
         state=state,
         sample=latest if state == "ok" else None,
-        sample_age_s=None if latest is None else (now_ns - device.measured_ns) / NS_PER_S,
+        sample_age_s=device.sample_age_s(now_ns),
         floors_mw={alive: floor for alive, floor in floors.items() if floor is not None},
     )

@@ -37,6 +37,10 @@ class MeteredDevice:
             return "hung", f"no reading for {silent_ns / NS_PER_S:.0f} s"
         return "ok", ""
 
+    def sample_age_s(self, now_ns: int) -> float | None:
+        """Time since its energy or power was read; None before the first reading."""
+        return None if self.latest is None else (now_ns - self.measured_ns) / NS_PER_S
+
     def record(self, now_unix_ns: int) -> DeviceRecord:
         """What is remembered of it."""
         return DeviceRecord(

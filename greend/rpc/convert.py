@@ -144,6 +144,7 @@ def device_to_message(device: MeteredDevice, now_ns: int, wall_offset_ns: int) -
         context_floor_w=_from_milli(floor.floor_mw(context_alive=True)),
         limits=_limits_to_message(limits, current_limit_mw),
         simulated=info.simulated,
+        sample_age_s=device.sample_age_s(now_ns),
     )
 
 

@@ -51,6 +51,7 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
         """The daemon's health, part by part."""
         now_ns = self._clock.monotonic_ns()
         devices = list(self._registry.devices.values())
+        ages = [age_s for item in devices if (age_s := item.sample_age_s(now_ns)) is not None]
         parts = health.parts(self._registry, now_ns, self._store_error())
         return pb.GetStatusResponse(
             version=__version__,
@@ -67,6 +68,7 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
             devices_ok=sum(device.state(now_ns)[0] == "ok" for device in devices),
             devices_total=len(devices),
             simulated=any(device.info.simulated for device in devices),
+            sample_age_s=max(ages, default=None),
         )
 
     async def ListDevices(  # noqa: N802

@@ -174,6 +174,12 @@ def test_a_hung_gpu_delays_nobody_else(metered: Metered) -> None:
         )
         assert window.state == "final"
         assert time.monotonic() - begun < 2.0
+        wait_for(lambda: metered.stub.GetStatus(pb.GetStatusRequest()).sample_age_s > 2)
+        ages = {
+            device.uuid: device.sample_age_s
+            for device in metered.stub.ListDevices(pb.ListDevicesRequest()).devices
+        }
+        assert ages[one.uuid] > 2 > ages[other.uuid]
         assert metered.daemon.stop(timeout_s=5) == 0
     finally:
         one.unhang()

@@ -51,7 +51,8 @@ def status_lines(status: Status, address: str) -> Iterator[str]:
     """Say how the daemon is."""
     up = duration(time.time() - status.start_unix_ns / 1e9)
     yield f"greend {status.version} is {status.state} at {address} (pid {status.pid}, up {up})"
-    yield f"devices  {status.devices_ok} of {status.devices_total} answer"
+    age = "" if status.sample_age_s is None else f", read {duration(status.sample_age_s)} ago"
+    yield f"devices  {status.devices_ok} of {status.devices_total} answer{age}"
     yield f"windows  {status.open_windows} open"
     for part in status.parts:
         yield f"{part.name:<9}{part.state}{': ' + plain(part.message) if part.message else ''}"

@@ -15,7 +15,7 @@ class Device:
 
     ``state`` is "ok", "lost" or "hung", with ``state_reason`` saying why. The
     floors are its power with nobody working on it, without and with a live
-    compute context.
+    compute context. ``sample_age_s`` is the time since it was last read.
     """
 
     uuid: str
@@ -30,6 +30,7 @@ class Device:
     min_sm_clock_mhz: int | None
     max_sm_clock_mhz: int | None
     simulated: bool
+    sample_age_s: float | None
 
     @classmethod
     def from_message(cls, message: types_pb2.Device) -> "Device":
@@ -86,7 +87,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The daemon's health: ``state`` is "serving" or "degraded" (a part is not "ok")."""
+    """The daemon's health: ``state`` is "serving" or "degraded" (a part is not "ok").
+
+    ``sample_age_s`` is the longest time since a device was last read.
+    """
 
     version: str
     state: str
@@ -97,6 +101,7 @@ class Status:
     devices_ok: int
     devices_total: int
     simulated: bool
+    sample_age_s: float | None
 
     @classmethod
     def from_message(cls, message: metering_pb2.GetStatusResponse) -> "Status":

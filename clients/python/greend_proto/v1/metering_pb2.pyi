@@ -64,6 +64,7 @@ class GetStatusResponse(google.protobuf.message.Message):
     DEVICES_OK_FIELD_NUMBER: builtins.int
     DEVICES_TOTAL_FIELD_NUMBER: builtins.int
     SIMULATED_FIELD_NUMBER: builtins.int
+    SAMPLE_AGE_S_FIELD_NUMBER: builtins.int
     version: builtins.str
     """Version of the daemon."""
     state: builtins.str
@@ -80,6 +81,8 @@ class GetStatusResponse(google.protobuf.message.Message):
     """Devices known in this run."""
     simulated: builtins.bool
     """All figures come from simulated devices."""
+    sample_age_s: builtins.float
+    """The longest time since a device's energy or power was last read; absent without any."""
     @property
     def parts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___GetStatusResponse.Part]:
         """Each part: "driver", "devices", "store"."""
@@ -96,8 +99,11 @@ class GetStatusResponse(google.protobuf.message.Message):
         devices_ok: builtins.int = ...,
         devices_total: builtins.int = ...,
         simulated: builtins.bool = ...,
+        sample_age_s: builtins.float | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["devices_ok", b"devices_ok", "devices_total", b"devices_total", "open_windows", b"open_windows", "parts", b"parts", "pid", b"pid", "simulated", b"simulated", "start_unix_ns", b"start_unix_ns", "state", b"state", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_sample_age_s", b"_sample_age_s", "sample_age_s", b"sample_age_s"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_sample_age_s", b"_sample_age_s", "devices_ok", b"devices_ok", "devices_total", b"devices_total", "open_windows", b"open_windows", "parts", b"parts", "pid", b"pid", "sample_age_s", b"sample_age_s", "simulated", b"simulated", "start_unix_ns", b"start_unix_ns", "state", b"state", "version", b"version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_sample_age_s", b"_sample_age_s"]) -> typing.Literal["sample_age_s"] | None: ...
 
 global___GetStatusResponse = GetStatusResponse
 

@@ -35,6 +35,7 @@ class Device(google.protobuf.message.Message):
     CONTEXT_FLOOR_W_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
     SIMULATED_FIELD_NUMBER: builtins.int
+    SAMPLE_AGE_S_FIELD_NUMBER: builtins.int
     uuid: builtins.str
     """UUID, the key: "GPU-…" as NVML gives it."""
     index: builtins.int
@@ -53,6 +54,8 @@ class Device(google.protobuf.message.Message):
     """Power with nobody working on it, with a live compute context."""
     simulated: builtins.bool
     """True for a device of `greend serve --simulate`."""
+    sample_age_s: builtins.float
+    """Time since its energy or power was last read; absent before the first reading."""
     @property
     def capabilities(self) -> global___Capabilities:
         """What the device can tell, probed once."""
@@ -75,13 +78,16 @@ class Device(google.protobuf.message.Message):
         context_floor_w: builtins.float | None = ...,
         limits: global___Limits | None = ...,
         simulated: builtins.bool = ...,
+        sample_age_s: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_context_floor_w", b"_context_floor_w", "_floor_w", b"_floor_w", "capabilities", b"capabilities", "context_floor_w", b"context_floor_w", "floor_w", b"floor_w", "limits", b"limits"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_context_floor_w", b"_context_floor_w", "_floor_w", b"_floor_w", "capabilities", b"capabilities", "context_floor_w", b"context_floor_w", "floor_w", b"floor_w", "index", b"index", "limits", b"limits", "name", b"name", "simulated", b"simulated", "state", b"state", "state_reason", b"state_reason", "state_since_unix_ns", b"state_since_unix_ns", "uuid", b"uuid"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_context_floor_w", b"_context_floor_w", "_floor_w", b"_floor_w", "_sample_age_s", b"_sample_age_s", "capabilities", b"capabilities", "context_floor_w", b"context_floor_w", "floor_w", b"floor_w", "limits", b"limits", "sample_age_s", b"sample_age_s"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_context_floor_w", b"_context_floor_w", "_floor_w", b"_floor_w", "_sample_age_s", b"_sample_age_s", "capabilities", b"capabilities", "context_floor_w", b"context_floor_w", "floor_w", b"floor_w", "index", b"index", "limits", b"limits", "name", b"name", "sample_age_s", b"sample_age_s", "simulated", b"simulated", "state", b"state", "state_reason", b"state_reason", "state_since_unix_ns", b"state_since_unix_ns", "uuid", b"uuid"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_context_floor_w", b"_context_floor_w"]) -> typing.Literal["context_floor_w"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_floor_w", b"_floor_w"]) -> typing.Literal["floor_w"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_sample_age_s", b"_sample_age_s"]) -> typing.Literal["sample_age_s"] | None: ...
 
 global___Device = Device
 

@@ -1,11 +1,15 @@
 """The endpoint of a real `greend serve`, with requests that come all the time."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
+
 import greend_client
+from greend_proto.v1 import simulator_pb2, simulator_pb2_grpc
 from tests.daemon import daemon
 from tests.export.prometheus import free_port
 
@@ -14,7 +18,10 @@ REQUEST_S = 0.05
 
 @contextmanager
 def served(directory: Path) -> Iterator[str]:
-    """HOST:PORT of a daemon on two simulated GPUs, which allows the tag `model`."""
+    """HOST:PORT of a daemon on two simulated GPUs, which allows the tag `model`.
+
+    One GPU works at its power cap, so that all there is to tell is told.
+    """
     configuration = directory / "greend.toml"
     configuration.write_text('[metrics]\ntag_keys = ["model"]\n')
     address = f"127.0.0.1:{free_port()}"
@@ -25,6 +32,7 @@ def served(directory: Path) -> Iterator[str]:
         ) as running,
         greend_client.Client(running.address) as client,
     ):
+        _work_at_the_cap(running.address)
         ended = threading.Event()
         serving = threading.Thread(target=_serve, args=(client, ended), name="requests")
         serving.start()
@@ -33,6 +41,17 @@ def served(directory: Path) -> Iterator[str]:
         finally:
             ended.set()
             serving.join()
+
+
+def _work_at_the_cap(address: str) -> None:
+    with grpc.insecure_channel(address) as channel:
+        stub = simulator_pb2_grpc.SimulatorServiceStub(channel)
+        (truth, *_) = stub.GetTruth(
+            simulator_pb2.GetTruthRequest(start_unix_ns=time.time_ns())
+        ).truths
+        stub.SetLoad(
+            simulator_pb2.SetLoadRequest(devices=[truth.device], sm_activity=1, memory_activity=1)
+        )
 
 
 def _serve(client: greend_client.Client, ended: threading.Event) -> None:

@@ -1,6 +1,7 @@
 """Prometheus itself scrapes the endpoint, runs the rules and the dashboard's queries."""
 
 import math
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from tests.export.real import served
 from tests.export.rules import RULE_TESTS, RULES
 from tests.export.text import scrape
 
+DOCS = Path(__file__).parents[2] / "docs/metrics.md"
 PATIENCE_S = 20.0
 
 
@@ -53,6 +55,12 @@ def until(found: Callable[[], object], what: str) -> None:
     while not found():
         assert time.monotonic() < deadline, what
         time.sleep(0.2)
+
+
+def numbers(scraping: Prometheus, expression: str) -> bool:
+    """Whether a query gives any figures, and nothing but figures."""
+    values = scraping.query(expression).values()
+    return bool(values) and not any(math.isnan(value) for value in values)
 
 
 def test_promtool_finds_nothing_wrong_with_the_metrics() -> None:
@@ -94,11 +102,24 @@ def test_the_rate_of_the_joules_is_the_power(scraping: Prometheus) -> None:
 def test_every_query_of_the_dashboard_gives_data(
     scraping: Prometheus, title: str, expression: str
 ) -> None:
-    def numbers() -> bool:
-        values = scraping.query(expression).values()
-        return bool(values) and not any(math.isnan(value) for value in values)
+    until(lambda: numbers(scraping, expression), f"{title}: {expression}")
 
-    until(numbers, f"{title}: {expression} gives {scraping.query(expression)}")
+
+def documented() -> list[str]:
+    """The queries of the page, one a line, below their comments."""
+    (block,) = re.findall(r"^```promql\n(.*?)^```", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+    return [line for line in block.splitlines() if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("expression", documented(), ids=lambda text: str(text)[:60])
+def test_every_query_of_the_docs_gives_data(scraping: Prometheus, expression: str) -> None:
+    until(lambda: numbers(scraping, expression), expression)
+
+
+def test_the_docs_have_the_queries_that_they_speak_of() -> None:
+    text = DOCS.read_text()
+    comments = re.findall(r"^# [A-Z0-9].*$", text[text.index("```promql") :], re.MULTILINE)
+    assert len(documented()) == len(comments) >= 6
 
 
 def test_while_all_is_well_no_alert_fires(scraping: Prometheus) -> None:

@@ -110,6 +110,8 @@ async def _serve(
     listener = _LoopListener(loop)
     interval_ns = settings.metering.settings().slow_interval_ns
     fleet = Fleet(driver, listener, interval_ns=interval_ns)
+    remembered = await asyncio.to_thread(reader.devices)
+    # From here to the meter nothing is awaited: the pulse asks it.
     pulse = Pulse(lambda: meter.tick(), fleet.relieve, lambda: meter.interval_ns)
     meter = Meter(
         settings.metering.settings(),
@@ -117,7 +119,7 @@ async def _serve(
         saver,
         windows,
         registry,
-        remembered=await asyncio.to_thread(reader.devices),
+        remembered=remembered,
         clock=clock,
     )
     windows.set_pace = meter.set_pace

@@ -2,7 +2,7 @@
 
 Daemon and loops run at the same time and are looked at over the same seconds, so that a
 machine that slows down slows all. CPU time is the processes' own (CLOCK_PROCESS_CPUTIME_ID),
-wake-ups are voluntary context switches of all threads.
+wake-ups are voluntary context switches of all threads. Its memory follows (memory.py).
 """
 
 import os

@@ -1,4 +1,4 @@
-"""`scripts/bench memory`: the daemon's resident memory over 14 minutes of windows."""
+"""The end of `scripts/bench cost`: the daemon's resident memory over 14 minutes of windows."""
 
 import os
 import time

@@ -117,13 +117,28 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class PhaseShare:
+    """What one device gave to one phase of a window, in mJ; the bounds as in `Share`."""
+
+    name: str
+    start_ns: int
+    idle_mj: float
+    active_mj: float
+    correlated_mj: float = 0.0
+    independent_mj: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Share:
     """What one device gave to one window, in mJ; without its descendants' part.
 
     `idle_mj` and `active_mj` sum to the window's own energy. `floor_known` is
     False when no floor was known: then the split is meaningless and only the
     sum is told. `clock_mhz_ns` is the integral of the SM clock over
-    `clock_ns`, the time in which it was known.
+    `clock_ns`, the time in which it was known. `correlated_mj` and `independent_mj`
+    are 95 % bounds on its error: by what is wrong for all windows of the device alike
+    (floor, background), and by the rest. `phases` are in order of time and sum to it; the
+    first is the time before any was named (name ""), if there was some.
     """
 
     idle_mj: float
@@ -134,6 +149,9 @@ class Share:
     clock_ns: float = 0.0
     source: Source | None = None
     flags: frozenset[Flag] = frozenset()
+    correlated_mj: float = 0.0
+    independent_mj: float = 0.0
+    phases: tuple[PhaseShare, ...] = ()
 
     @property
     def own_mj(self) -> float:

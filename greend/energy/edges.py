@@ -33,6 +33,11 @@ class Interval:
         """The best guess within the interval."""
         return (self.low + self.high) / 2
 
+    @property
+    def half(self) -> float:
+        """How far from the middle anything within it can be."""
+        return (self.high - self.low) / 2
+
     def meet(self, other: "Interval") -> "Interval | None":
         """What both allow, or None."""
         low, high = max(self.low, other.low), min(self.high, other.high)

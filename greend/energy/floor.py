@@ -2,6 +2,8 @@
 
 from bisect import bisect_left, insort
 from collections import deque
+from dataclasses import dataclass
+from math import sqrt
 
 from greend.model import NS_PER_S
 
@@ -12,6 +14,20 @@ RECENT_BACKGROUND_NS = 30 * NS_PER_S
 # behind the power.
 FEWEST_FLOOR_STEPS = 3
 FEWEST_BACKGROUND_STEPS = 5
+# How fast a floor may drift away from what was seen, and how far (3 W in 2 minutes).
+DRIFT_MW_S = 25.0
+FARTHEST_DRIFT = 0.1
+# The standard error of a median is so many times that of the mean.
+MEDIAN_FACTOR = 1.25
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A power in mW: `error` is a 95 % bound on it, `scatter` how much one step deviates (1 σ)."""
+
+    value: float
+    error: float
+    scatter: float
 
 
 class _RecentMedian:
@@ -45,10 +61,28 @@ class _RecentMedian:
     def value(self) -> float | None:
         return self._median if len(self._sorted) >= self._fewest else self._before
 
+    def estimate(self, now_ns: int) -> Estimate | None:
+        """The median and how far to trust it; what is only remembered, a tenth."""
+        value = self.value
+        if value is None:
+            return None
+        count = len(self._sorted)
+        farthest = FARTHEST_DRIFT * abs(value)
+        if count < self._fewest:
+            return Estimate(value, farthest, farthest)
+        # Half of what lies between the 16th and the 84th percentile: 1 σ, whatever lies outside.
+        scatter = (self._sorted[-1 - count // 6] - self._sorted[count // 6]) / 2
+        age_s = (now_ns - (self._seen[0][0] + self._seen[-1][0]) / 2) / NS_PER_S
+        drift = min(DRIFT_MW_S * age_s, farthest)
+        return Estimate(value, 2 * MEDIAN_FACTOR * scatter / sqrt(count) + drift, scatter)
+
     @property
     def _median(self) -> float:
         ordered, half = self._sorted, len(self._sorted) // 2
         return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+NO_BACKGROUND = Estimate(0.0, 0.0, 0.0)
 
 
 class FloorEstimator:
@@ -96,8 +130,12 @@ class FloorEstimator:
         state = self.context_alive if context_alive is None else context_alive
         return self._floors[state].value
 
-    def background_mw(self, now_ns: int) -> float:
+    def floor(self, now_ns: int) -> Estimate | None:
+        """The floor in the present context state."""
+        return self._floors[self.context_alive].estimate(now_ns)
+
+    def background(self, now_ns: int) -> Estimate:
         """Power above the floor lately drawn while no window was open; 0 if that is long ago."""
         if now_ns - self._background_seen_ns > RECENT_BACKGROUND_NS:
-            return 0.0
-        return self._background.value or 0.0
+            return NO_BACKGROUND
+        return self._background.estimate(now_ns) or NO_BACKGROUND

@@ -57,32 +57,37 @@ class History:
                 step = self._steps[place] = unpack(step)
             yield step
 
-    def take(self, start_ns: int, stop_ns: int) -> list[Taken]:
-        """Takes for a late window what is left in an interval."""
+    def take(self, start_ns: int, stop_ns: int, *, idle: bool) -> list[Taken]:
+        """Takes for a late event what is left in an interval, with or without idle time."""
         return [
-            _take_of(step, max(start_ns, step.start_ns), min(stop_ns, step.end_ns))
+            _take_of(step, max(start_ns, step.start_ns), min(stop_ns, step.end_ns), idle=idle)
             for step in self.overlapping(start_ns, stop_ns)
         ]
 
 
-def _take_of(step: ClosedStep, start_ns: int, stop_ns: int) -> Taken:
+def _take_of(step: ClosedStep, start_ns: int, stop_ns: int, *, idle: bool) -> Taken:
     taken = Taken(step, start_ns, overlap_ns=stop_ns - start_ns)
-    left: list[tuple[int, int]] = []
-    for begin_ns, end_ns in step.idle_times:
-        low_ns, high_ns = max(begin_ns, start_ns), min(end_ns, stop_ns)
-        if low_ns >= high_ns:
-            left.append((begin_ns, end_ns))
-            continue
-        taken.times.append((low_ns, high_ns))
-        left += [piece for piece in ((begin_ns, low_ns), (high_ns, end_ns)) if piece[0] < piece[1]]
-    step.idle_times = left
-    taken.idle_mj = step.floor * sum(high_ns - low_ns for low_ns, high_ns in taken.times)
+    if idle:
+        _take_idle(taken, stop_ns)
     taken.rest_mj = step.unattributed_mj
     if step.power_limit_mw is not None:
         highest = mw_to_rate(step.power_limit_mw) * LIMIT_MARGIN - step.floor
         taken.rest_mj = min(taken.rest_mj, max(highest, 0.0) * taken.overlap_ns)
     step.unattributed_mj -= taken.rest_mj
     return taken
+
+
+def _take_idle(taken: Taken, stop_ns: int) -> None:
+    left: list[tuple[int, int]] = []
+    for begin_ns, end_ns in taken.step.idle_times:
+        low_ns, high_ns = max(begin_ns, taken.start_ns), min(end_ns, stop_ns)
+        if low_ns >= high_ns:
+            left.append((begin_ns, end_ns))
+            continue
+        taken.times.append((low_ns, high_ns))
+        left += [piece for piece in ((begin_ns, low_ns), (high_ns, end_ns)) if piece[0] < piece[1]]
+    taken.step.idle_times = left
+    taken.idle_mj = taken.step.floor * sum(high_ns - low_ns for low_ns, high_ns in taken.times)
 
 
 def put_back(taken: Taken) -> None:

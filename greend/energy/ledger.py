@@ -1,24 +1,32 @@
 """One device's account: every measured joule is booked once."""
 
 import heapq
+import itertools
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import sqrt
+from typing import Any
 
+from greend.energy.bookings import Bookings
+from greend.energy.claims import WEIGHT_UNIT, Claim, Iteration, Phase
 from greend.energy.closed_step import ClosedStep, Piece, coarse
-from greend.energy.floor import FloorEstimator
-from greend.energy.history import History, Taken, put_back
-from greend.energy.shaping import shape
-from greend.energy.sharing import WEIGHT_UNIT, Claim, Sharing
+from greend.energy.floor import Estimate, FloorEstimator
+from greend.energy.history import History
+from greend.energy.late import LateEvents
+from greend.energy.placing import BURST_STEPS, PowerVariation, StepErrors
+from greend.energy.running import Rates
+from greend.energy.shaping import Shape, mw_to_rate, shape
+from greend.energy.sharing import Sharing, Stretch
 from greend.energy.timeline import Step, Timeline
-from greend.model import AMOUNTS, NS_PER_S, Booking, Flag, Sample, Share, Source
+from greend.model import NS_PER_S, Booking, Flag, Sample, Share, Source
 
-# An event is (instant, kind, window). At one instant starts come before stops, as
-# a window may have no length; then the id decides, so the order never depends on
-# how events arrived.
-_Event = tuple[int, int, str]
-_START, _STOP, _END = 0, 1, 2
+# An event is (instant, kind, whose, what). At one instant they act in the order of their
+# kinds (a window, or an iteration, may be over as soon as it begins another), then of ids:
+# the order never depends on how events arrived.
+_Event = tuple[int, int, Any, Any]
+_START, _ITERATION_END, _PHASE, _WEIGHT, _ITERATION_BEGIN, _STOP, _STEP_END = range(7)
 REBASE_NS = 3600 * NS_PER_S
-_CHANGE = {_START: 1, _STOP: -1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +40,8 @@ class Settled:
 class DeviceLedger:
     """Books a device's energy to its windows, to idle, to unattributed work or to a gap.
 
-    `start` and `stop` take events in any order, early or late; `add` takes
-    samples in order of time; `close` books the steps that are over. Times are
-    CLOCK_MONOTONIC ns.
+    Events come in any order, early or late; samples, by `add`, in order of time; `close`
+    books the steps that are over. Times are CLOCK_MONOTONIC ns.
     """
 
     def __init__(
@@ -48,17 +55,21 @@ class DeviceLedger:
         self.device = device
         self.timeline = Timeline(begin_ns, has_counter=has_counter)
         self.floor = FloorEstimator(remembered_floor_mw)
-        self._history = History()
+        self._variation = PowerVariation()
         self._sharing = Sharing()
+        self._history = History()
+        self._bookings = Bookings(device)
+        self._late = LateEvents(self._history, self._bookings)
         self._events: list[_Event] = []
+        self._iterations = itertools.count()
         self._claims: dict[str, Claim] = {}
         # Open children by parent.
         self._children: Counter[str] = Counter()
-        self._late: dict[str, list[Taken]] = {}
-        self._bookings: dict[int, dict[str, float]] = {}
         # Nobody knows what was before the first step, nor just where it began.
         self._after_window = True
         self._rebased_ns = begin_ns
+        # The device's mean power in the last step that could be placed, in mJ/ns.
+        self._last_mean = 0.0
 
     # Events
 
@@ -73,32 +84,86 @@ class DeviceLedger:
         begin_ns = self._history.begin_ns
         return self.timeline.begin_ns if begin_ns is None else begin_ns
 
-    def start(self, window_id: str, start_ns: int, weight: float, parent_id: str = "") -> None:
+    def start(
+        self,
+        window_id: str,
+        start_ns: int,
+        weight: float,
+        parent_id: str = "",
+        *,
+        iteration_driven: bool = False,
+    ) -> None:
         """A window claims energy from `start_ns` on; its parent claims none meanwhile."""
-        claim = Claim(window_id, parent_id, round(weight / WEIGHT_UNIT), start_ns)
+        units = round(weight / WEIGHT_UNIT)
+        claim = Claim(window_id, parent_id, units, start_ns, iteration_driven)
+        claim.joined_ns = start_ns
         self._claims[window_id] = claim
-        closed_ns = self.timeline.closed_until_ns
-        if closed_ns is not None and start_ns < closed_ns:
-            claim.facts.add(Flag.LATE)
+        closed_ns = self._closed_after(start_ns, claim)
+        if closed_ns is not None:
             claim.joined_ns = closed_ns
-            self._claim_late(claim, start_ns, closed_ns)
-        heapq.heappush(self._events, (start_ns, _START, window_id))
+            self.floor.retract(start_ns, closed_ns)
+            self._late.start(claim, start_ns, closed_ns)
+        self._push(start_ns, _START, window_id)
 
     def stop(self, window_id: str, stop_ns: int) -> None:
         """A window claims nothing from `stop_ns` on."""
         claim = self._claims[window_id]
-        closed_ns = self.timeline.closed_until_ns
-        if closed_ns is not None and stop_ns < closed_ns:
-            claim.facts.add(Flag.LATE)
+        closed_ns = self._closed_after(stop_ns, claim)
+        if closed_ns is not None:
             if self._sharing.is_open(window_id):
-                self._give_back(claim, stop_ns, closed_ns)
-            self._shorten_late(claim, stop_ns)
-        heapq.heappush(self._events, (stop_ns, _STOP, window_id))
+                so_far = self._sharing.peek(claim)
+                self._late.give_back(claim, (so_far.idle_mj, so_far.active_mj), stop_ns, closed_ns)
+            self._late.stop(claim, stop_ns)
+        self._push(stop_ns, _STOP, window_id)
+
+    def reweigh(self, window_id: str, at_ns: int, weight: float) -> None:
+        """A window claims by another weight from `at_ns` on; late, from the first open step."""
+        self._closed_after(at_ns, self._claims[window_id])
+        self._push(at_ns, _WEIGHT, window_id, round(weight / WEIGHT_UNIT))
+
+    def phase(self, window_id: str, at_ns: int, name: str) -> None:
+        """A phase of a window begins at `at_ns`; the one before ends.
+
+        Late, what closed steps gave to the window stays with the phase before.
+        """
+        self._closed_after(at_ns, self._claims[window_id])
+        self._push(at_ns, _PHASE, window_id, name)
+
+    def iterate(self, start_ns: int, stop_ns: int, costs: Mapping[str, float]) -> None:
+        """A batch execution: its members' weights are shared out by cost while it runs.
+
+        `stop_ns` is after `start_ns`. Who has no claim here is left out.
+        """
+        costs = {key: cost for key, cost in costs.items() if key in self._claims}
+        if not costs:
+            return
+        closed_ns = self.timeline.closed_until_ns
+        cost_sum = sum(costs.values())
+        if closed_ns is not None and start_ns < closed_ns:
+            parts = [(self._claims[key], cost / cost_sum) for key, cost in costs.items()]
+            for claim, _ in parts:
+                claim.facts.add(Flag.LATE)
+            self._late.iterate(parts, start_ns, min(stop_ns, closed_ns))
+        iteration = Iteration(start_ns, stop_ns, costs)
+        number = next(self._iterations)
+        self._push(start_ns, _ITERATION_BEGIN, number, iteration)
+        self._push(stop_ns, _ITERATION_END, number, iteration)
 
     def share(self, window_id: str) -> Share | None:
         """What a window that is not final has got so far; None if it claims nothing here."""
         claim = self._claims.get(window_id)
         return None if claim is None else self._sharing.peek(claim)
+
+    def _closed_after(self, at_ns: int, claim: Claim) -> int | None:
+        """Until when steps are closed, if an event comes too late for them."""
+        closed_ns = self.timeline.closed_until_ns
+        if closed_ns is None or at_ns >= closed_ns:
+            return None
+        claim.facts.add(Flag.LATE)
+        return closed_ns
+
+    def _push(self, at_ns: int, kind: int, key: str | int, what: object = None) -> None:
+        heapq.heappush(self._events, (at_ns, kind, key, what))
 
     # Steps
 
@@ -117,84 +182,69 @@ class DeviceLedger:
             settled += self._book(step, minute_s)
         for claim in settled:
             del self._claims[claim.window_id]
-            self._late.pop(claim.window_id, None)
+            self._late.forget(claim)
         return [Settled(claim.window_id, claim.share()) for claim in settled]
 
     def take_bookings(self) -> list[Booking]:
         """What was booked since the last call, by minute."""
-        bookings, self._bookings = self._bookings, {}
-        return [Booking(self.device, minute_s, **amounts) for minute_s, amounts in bookings.items()]
+        return self._bookings.take()
 
     def _book(self, step: Step, minute_s: int) -> list[Claim]:
-        sharing, events = self._sharing, self._events_before(step.end_ns)
-        energy_mj = step.energy_mj if step.placed and step.energy_mj is not None else None
-        occupied_ns = sharing.occupied_ns(
-            step.start_ns, step.end_ns, [(at_ns, _CHANGE[kind]) for at_ns, kind, _ in events]
-        )
-        floor_mw = self.floor.floor_mw()
-        background_mw = self.floor.background_mw(step.start_ns)
-        shaped = shape(step, energy_mj or 0, occupied_ns, floor_mw, background_mw)
-        facts = self._facts(step, placed=energy_mj is not None, background=shaped.background > 0)
-        sharing.begin_step(facts)
+        sharing = self._sharing
+        touched = sharing.open_count > 0
+        sharing.begin_step(step.start_ns)
+        while self._events and self._events[0][0] < step.end_ns:
+            at_ns, kind, key, what = heapq.heappop(self._events)
+            sharing.advance(at_ns)
+            self._act(at_ns, kind, key, what)
+            touched = True
+        sharing.advance(step.end_ns)
 
-        windows_mj = idle_mj = 0.0
-        idle_times: list[tuple[int, int]] = []
-        pieces: list[Piece] = []
-        touched = sharing.open_count > 0 or bool(events)
-        settled: list[Claim] = []
-        cursor_ns = step.start_ns
-
-        def advance(until_ns: int) -> None:
-            nonlocal windows_mj, idle_mj, cursor_ns
-            if until_ns <= cursor_ns:
-                return
-            to_windows_mj, to_idle_mj, piece = sharing.advance(
-                cursor_ns, until_ns, shaped, step.sm_clock_mhz
-            )
-            windows_mj += to_windows_mj
-            idle_mj += to_idle_mj
-            pieces.append(piece)
-            if not sharing.open_count:
-                idle_times.append((cursor_ns, until_ns))
-            cursor_ns = until_ns
-
-        for at_ns, kind, window_id in [*events, (step.end_ns, _END, "")]:
-            # Events of one instant act together: only the passing of time settles.
-            if at_ns > cursor_ns or kind == _END:
-                fallen_ns = sharing.fallen_before(at_ns)
-                if fallen_ns is not None:
-                    advance(fallen_ns)
-                    settled += sharing.settle_falling()
-                advance(at_ns)
-            if kind == _START:
-                self._join(self._claims[window_id], cursor_ns)
-            elif kind == _STOP:
-                settled += self._leave(self._claims[window_id], at_ns, cursor_ns)
-
-        sharing.end_step()
+        occupied_ns, placed = sharing.occupied_ns, step.placed and step.energy_mj is not None
         measured_mj = float(step.energy_mj or 0)
-        self._add_booking(
+        energy_mj = measured_mj if placed else 0.0
+        floor, background = self.floor.floor(step.end_ns), self.floor.background(step.start_ns)
+        shaped = shape(
+            step, energy_mj, occupied_ns, None if floor is None else floor.value, background.value
+        )
+        rates = self._rates(step, shaped, floor, background, placed=placed)
+        facts = self._facts(step, placed=placed, background=shaped.background > 0)
+        settled = sharing.end_step(rates, self._errors(step, shaped, floor, background), facts)
+
+        open_ns = sum(
+            stretch.end_ns - stretch.begin_ns
+            for stretch in sharing.stretches
+            if stretch.floor_weight
+        )
+        unattributed_mj = shaped.unattributed * step.duration_ns
+        self._bookings.add(
             minute_s,
             measured_mj=measured_mj,
-            windows_mj=windows_mj,
-            idle_mj=idle_mj,
-            unattributed_mj=shaped.unattributed * step.duration_ns,
-            gap_mj=measured_mj if energy_mj is None else 0.0,
+            windows_mj=shaped.floor * open_ns + shaped.rest * occupied_ns,
+            idle_mj=shaped.floor * (step.duration_ns - open_ns),
+            unattributed_mj=unattributed_mj,
+            gap_mj=0.0 if placed else measured_mj,
             unknown_ns=step.unknown_ns,
         )
-        self._learn_floor(step, energy_mj, occupied=occupied_ns > 0 or touched)
+        if placed:
+            self._learn(step, energy_mj, shaped, occupied_ns, touched=touched)
+        self._after_window = touched or occupied_ns > 0
         self._history.append(
             ClosedStep(
                 start_ns=step.start_ns,
                 end_ns=step.end_ns,
                 minute_unix_s=minute_s,
                 floor=shaped.floor,
-                device=(energy_mj or 0) / step.duration_ns,
-                unattributed_mj=shaped.unattributed * step.duration_ns,
+                device=energy_mj / step.duration_ns,
+                unattributed_mj=unattributed_mj,
                 power_limit_mw=step.power_limit_mw,
                 sm_clock_mhz=step.sm_clock_mhz,
-                idle_times=idle_times,
-                pieces=coarse(pieces),
+                idle_times=[
+                    (stretch.begin_ns, stretch.end_ns)
+                    for stretch in sharing.stretches
+                    if not stretch.open_count
+                ],
+                pieces=coarse([_piece(stretch, shaped) for stretch in sharing.stretches]),
                 facts=facts,
             )
         )
@@ -204,36 +254,43 @@ class DeviceLedger:
             self._rebased_ns = step.end_ns
         return settled
 
-    def _join(self, claim: Claim, at_ns: int) -> None:
+    def _act(self, at_ns: int, kind: int, key: Any, what: Any) -> None:
+        sharing = self._sharing
+        if kind == _ITERATION_BEGIN:
+            members = [self._claims[name] for name in what.costs if name in self._claims]
+            sharing.begin_iteration(what, members)
+        elif kind == _ITERATION_END:
+            sharing.end_iteration(what)
+        elif kind == _START:
+            self._join(self._claims[key])
+        elif not sharing.is_open(key):
+            pass  # told of a time before the start or after the stop
+        elif kind == _STOP:
+            self._leave(self._claims[key])
+        elif kind == _WEIGHT:
+            sharing.reweigh(self._claims[key], what)
+        elif kind == _PHASE:
+            sharing.begin_phase(self._claims[key], Phase(what, at_ns))
+
+    def _join(self, claim: Claim) -> None:
         self._sharing.start(claim)
         if self._children[claim.window_id]:
-            self._pause(claim.window_id, at_ns)
+            self._sharing.pause(claim.window_id)
         if claim.parent_id:
             self._children[claim.parent_id] += 1
             if self._children[claim.parent_id] == 1 and self._sharing.is_open(claim.parent_id):
-                self._pause(claim.parent_id, at_ns)
+                self._sharing.pause(claim.parent_id)
 
-    def _pause(self, window_id: str, at_ns: int) -> None:
-        self._sharing.pause(window_id)
-        self._claims[window_id].pauses.append((at_ns, None))
-
-    def _leave(self, claim: Claim, at_ns: int, cursor_ns: int) -> list[Claim]:
-        settled = self._sharing.stop(claim.window_id, at_ns)
+    def _leave(self, claim: Claim) -> None:
+        self._sharing.stop(claim)
         if claim.parent_id:
             self._children[claim.parent_id] -= 1
             if not self._children[claim.parent_id]:
                 del self._children[claim.parent_id]
                 if self._sharing.is_open(claim.parent_id):
                     self._sharing.resume(claim.parent_id)
-                    pauses = self._claims[claim.parent_id].pauses
-                    pauses[-1] = (pauses[-1][0], cursor_ns)
-        return settled
 
-    def _events_before(self, end_ns: int) -> list[_Event]:
-        events: list[_Event] = []
-        while self._events and self._events[0][0] < end_ns:
-            events.append(heapq.heappop(self._events))
-        return events
+    # What a step tells
 
     def _facts(self, step: Step, *, placed: bool, background: bool) -> frozenset[Flag | Source]:
         facts: set[Flag | Source] = set()
@@ -249,106 +306,73 @@ class DeviceLedger:
             facts.add(Flag.SHARED_WITH_UNTRACKED)
         return frozenset(facts)
 
-    def _learn_floor(self, step: Step, energy_mj: int | None, *, occupied: bool) -> None:
-        # Steps are not located exactly: the one after a window may hold some of its work.
-        if energy_mj is not None and not occupied and not self._after_window:
-            power_mw = energy_mj * NS_PER_S / step.duration_ns
-            self.floor.add_unoccupied(step.end_ns, power_mw, step.utilization_percent)
-        self._after_window = occupied
-
-    def _add_booking(self, minute_s: int, **amounts: float) -> None:
-        booking = self._bookings.get(minute_s)
-        if booking is None:
-            booking = self._bookings[minute_s] = dict.fromkeys(AMOUNTS, 0.0)
-        for name, amount in amounts.items():
-            booking[name] += amount
-
-    # Late events
-
-    def _claim_late(self, claim: Claim, start_ns: int, stop_ns: int) -> None:
-        """Takes from closed steps what they booked to nobody."""
-        if start_ns >= stop_ns:
-            return
-        self.floor.retract(start_ns, stop_ns)
-        for taken in self._history.take(start_ns, stop_ns):
-            self._late.setdefault(claim.window_id, []).append(taken)
-            self._move_late(claim, taken, +1)
-
-    def _shorten_late(self, claim: Claim, stop_ns: int) -> None:
-        """Undoes what a late start claimed after its stop, which came later still."""
-        kept: list[Taken] = []
-        reached_ns = stop_ns
-        for taken in self._late.pop(claim.window_id, []):
-            if taken.step.end_ns <= stop_ns:
-                kept.append(taken)
-                continue
-            self._move_late(claim, taken, -1)
-            put_back(taken)
-            reached_ns = min(reached_ns, taken.start_ns)
-        self._late[claim.window_id] = kept
-        self._claim_late(claim, reached_ns, stop_ns)
-
-    def _move_late(self, claim: Claim, taken: Taken, sign: int) -> None:
-        step = taken.step
-        claim.idle_mj += sign * taken.idle_mj
-        claim.active_mj += sign * taken.rest_mj
-        # Its own work counts whole, as in a step that is shaped in time.
-        own_mj = taken.idle_mj + taken.rest_mj
-        claim.device_mj += sign * max(step.device * taken.overlap_ns, own_mj)
-        claim.facts |= step.facts
-        if step.sm_clock_mhz is not None:
-            claim.clock_mhz_ns += sign * step.sm_clock_mhz * taken.overlap_ns
-            claim.clock_ns += sign * taken.overlap_ns
-        self._add_booking(
-            step.minute_unix_s,
-            windows_mj=sign * (taken.idle_mj + taken.rest_mj),
-            idle_mj=-sign * taken.idle_mj,
-            unattributed_mj=-sign * taken.rest_mj,
+    def _rates(
+        self,
+        step: Step,
+        shaped: Shape,
+        floor: Estimate | None,
+        background: Estimate,
+        *,
+        placed: bool,
+    ) -> Rates:
+        occupied_ns = self._sharing.occupied_ns
+        per_rest = step.duration_ns / occupied_ns if occupied_ns else 0.0
+        # Without a floor the whole step may have been used by those who were there.
+        floor_error = mw_to_rate(floor.error) if floor is not None else shaped.floor
+        other_error = mw_to_rate(background.error) * per_rest
+        if not placed:
+            # What it counted or should have counted is in no window.
+            floor_error, other_error = 0.0, self._last_mean
+        return Rates(
+            floor=shaped.floor,
+            rest=shaped.rest,
+            device=shaped.floor + shaped.unattributed,
+            floor_error=floor_error,
+            # The sum of floor and background was measured: one's error is the other's.
+            rest_error=0.0 if background.value else floor_error * per_rest,
+            other_error=other_error,
+            sm_clock_mhz=step.sm_clock_mhz,
         )
 
-    def _give_back(self, claim: Claim, stop_ns: int, closed_ns: int) -> None:
-        """Returns what an open window got in closed steps after its stop.
+    def _errors(
+        self, step: Step, shaped: Shape, floor: Estimate | None, background: Estimate
+    ) -> StepErrors:
+        sharing, duration_ns = self._sharing, step.duration_ns
+        occupied = sharing.occupied_ns / duration_ns
+        waiting = shaped.floor + shaped.background
+        working = waiting + shaped.rest
+        scatter = 0.0 if floor is None else mw_to_rate(floor.scatter)
+        bursts_mj = sqrt(BURST_STEPS) * mw_to_rate(background.scatter) * duration_ns
+        return StepErrors(
+            # An edge lies anywhere between its bounds: 1 σ is that much of half of it.
+            edge_mj=(
+                step.start_error_ns / sqrt(3) * (working if sharing.occupied_at_begin else waiting),
+                step.end_error_ns / sqrt(3) * (working if sharing.occupied else waiting),
+            ),
+            placing_mj=self._variation.relative(occupied, step.utilization_percent)
+            * shaped.rest
+            * sharing.occupied_ns,
+            noise_mj=sqrt(bursts_mj**2 + step.noise_mj**2),
+            idle_noise_mj=scatter * duration_ns * sqrt(max(1 - occupied, 0.0)),
+        )
 
-        Never more than it has; where it was alone, its floor was idle time.
-        """
-        after_ns = max(stop_ns, claim.joined_ns)
-        so_far = self._sharing.peek(claim)
-        idle_mj, active_mj = so_far.idle_mj, so_far.active_mj
-        for step in reversed(list(self._history.overlapping(after_ns, closed_ns))):
-            to_idle_mj = to_nobody_mj = 0.0
-            for piece in step.pieces:
-                begin_ns = max(piece.begin_ns, after_ns)
-                own_ns = _open_ns(claim, begin_ns, piece.end_ns)
-                floor_mj = min(own_ns * claim.weight * piece.floor, idle_mj)
-                rest_mj = min(own_ns * claim.weight * piece.rest, active_mj)
-                idle_mj -= floor_mj
-                active_mj -= rest_mj
-                claim.idle_mj -= floor_mj
-                claim.active_mj -= rest_mj
-                to_nobody_mj += rest_mj
-                if piece.open_count == 1 and own_ns:
-                    to_idle_mj += floor_mj
-                    step.idle_times.append((begin_ns, piece.end_ns))
-                else:
-                    to_nobody_mj += floor_mj
-            overlap_ns = step.end_ns - max(after_ns, step.start_ns)
-            claim.device_mj -= step.device * overlap_ns
-            if step.sm_clock_mhz is not None:
-                claim.clock_mhz_ns -= step.sm_clock_mhz * overlap_ns
-                claim.clock_ns -= overlap_ns
-            step.unattributed_mj += to_nobody_mj
-            self._add_booking(
-                step.minute_unix_s,
-                windows_mj=-(to_idle_mj + to_nobody_mj),
-                idle_mj=to_idle_mj,
-                unattributed_mj=to_nobody_mj,
-            )
+    def _learn(
+        self, step: Step, energy_mj: float, shaped: Shape, occupied_ns: int, *, touched: bool
+    ) -> None:
+        self._last_mean = energy_mj / step.duration_ns
+        if occupied_ns:
+            self._variation.add(shaped.rest, occupied_ns / step.duration_ns)
+        # Steps are not located exactly: the one after a window may hold some of its work.
+        elif not touched and not self._after_window:
+            power_mw = energy_mj * NS_PER_S / step.duration_ns
+            self.floor.add_unoccupied(step.end_ns, power_mw, step.utilization_percent)
 
 
-def _open_ns(claim: Claim, begin_ns: int, end_ns: int) -> int:
-    """For how long of an interval a window claimed something."""
-    length_ns = max(end_ns - begin_ns, 0)
-    for since_ns, until_ns in claim.pauses:
-        until_ns = end_ns if until_ns is None else until_ns
-        length_ns -= max(min(end_ns, until_ns) - max(begin_ns, since_ns), 0)
-    return max(length_ns, 0)
+def _piece(stretch: Stretch, shaped: Shape) -> Piece:
+    return Piece(
+        stretch.begin_ns,
+        stretch.end_ns,
+        shaped.floor / stretch.floor_weight if stretch.floor_weight else 0.0,
+        shaped.rest / stretch.rest_weight if stretch.rest_weight else 0.0,
+        stretch.open_count,
+    )

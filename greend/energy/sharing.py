@@ -1,97 +1,67 @@
-"""Weighted processor sharing of one device (DESIGN.md, rule 5).
+"""Weighted processor sharing of one device (DESIGN.md, rules 5 and 6).
 
-What a piece of time gives to one unit of weight is added to two running sums, of
-the floor and of the rest. A window remembers the sums at its start; its energy is
-its weight times what they grew by. A start or stop costs the same however many
-windows are open.
+What a step gives to one unit of weight is added to two running sums, of the floor and of
+the rest. Windows claim the floor while they are open; the rest is claimed by claimants:
+a window, or an iteration for its members. Each remembers the sums when it began; what it
+got is its weight times what they grew by. A start or stop costs the same however many
+windows are open, an iteration as much as it has members.
+
+Events only mark where in the step they are; what they settle is settled when the step
+ends, in their order, as only then its energy is placed.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
-from greend.energy.closed_step import FACTS, Piece
-from greend.energy.shaping import Shape
-from greend.energy.summation import CompensatedSum
+from greend.energy.claims import Claim, Claimant, Iteration, Phase, Tally
+from greend.energy.closed_step import FACTS
+from greend.energy.placing import PlacingErrors, StepErrors
+from greend.energy.running import Mark, Rates, RunningSums
 from greend.model import NS_PER_MS, Flag, Share, Source
 
 # For how long a device's power falls off after the work on it ended.
 FALL_TIME_NS = 5 * NS_PER_MS
-# Weights are counted in whole units of this, so that their sum never drifts.
-WEIGHT_UNIT = 1e-12
-
-
-@dataclass(slots=True)
-class Claim:
-    """A window's claim on one device and what it has got, in mJ; weight in WEIGHT_UNIT."""
-
-    window_id: str
-    parent_id: str
-    weight: int
-    # Since when it takes part in the steps as they are closed.
-    joined_ns: int
-    idle_mj: float = 0.0
-    active_mj: float = 0.0
-    device_mj: float = 0.0
-    clock_mhz_ns: float = 0.0
-    clock_ns: float = 0.0
-    facts: set[Flag | Source] = field(default_factory=set)
-    # When it claimed nothing, as a child was open: (since, until or None).
-    pauses: list[tuple[int, int | None]] = field(default_factory=list)
-
-    def share(self) -> Share:
-        """The claim as a value."""
-        sources = {fact for fact in self.facts if isinstance(fact, Source)}
-        flags = {fact for fact in self.facts if isinstance(fact, Flag)}
-        if Source.POWER in sources:
-            flags.add(Flag.POWER_INTEGRATED)
-        source = Source.MIXED if len(sources) > 1 else next(iter(sources), None)
-        return Share(
-            idle_mj=self.idle_mj,
-            active_mj=self.active_mj,
-            device_mj=self.device_mj,
-            floor_known=Flag.FLOOR_UNKNOWN not in flags,
-            clock_mhz_ns=self.clock_mhz_ns,
-            clock_ns=self.clock_ns,
-            source=source,
-            flags=frozenset(flags),
-        )
-
-
-_State = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class _Mark:
-    """The running sums at the instant of a start."""
+class Stretch:
+    """A part of a step in which nobody started or stopped; weights in WEIGHT_UNIT.
 
-    floor: _State
-    rest: _State
-    device: _State
-    clock: _State
-    clock_time: _State
-    facts: tuple[int, ...]
+    `rest_weight` is 0 where work only falls off, or nobody claims the rest.
+    """
+
+    begin_ns: int
+    end_ns: int
+    floor_weight: int
+    rest_weight: int
+    open_count: int
 
 
 class Sharing:
     """Who is open, and the running sums."""
 
     def __init__(self) -> None:
-        self._open: dict[str, tuple[Claim, _Mark]] = {}
-        self._open_weight = 0
+        self._open: dict[str, Claim] = {}
+        self._floor_weight = 0
         # Open, but a child's time is not theirs.
-        self._paused: dict[str, tuple[Claim, _Mark]] = {}
-        # Ended; the rest is theirs until `_fallen_ns` if nobody is open meanwhile.
-        self._falling: list[tuple[Claim, _Mark]] = []
+        self._paused: dict[str, Claim] = {}
+        self._running: list[Iteration] = []
+        self._rest_weight = 0
+        # Ended; the rest is theirs until `_fallen_ns` if nobody claims it meanwhile.
+        self._falling: list[Claimant] = []
         self._falling_weight = 0
         self._fallen_ns = 0
-        self._fall_begun: _State = (0.0, 0.0)
-        self._floor = CompensatedSum()
-        self._rest = CompensatedSum()
-        self._device = CompensatedSum()
-        self._clock = CompensatedSum()
-        self._clock_time = CompensatedSum()
-        self._fact_counts = [0] * len(FACTS)
-        self._step_facts: frozenset[Flag | Source] = frozenset()
+        self._sums = RunningSums()
+        self._placing = PlacingErrors()
+        self._fact_counts = (0,) * len(FACTS)
+        # Of the step that goes on.
+        self._now_ns = 0
+        self.stretches: list[Stretch] = []
+        self.occupied_at_begin = False
+        self._begun: dict[Claimant, None] = {}
+        self._deferred: list[Callable[[], None]] = []
+        self._settled: list[Claim] = []
 
     @property
     def open_count(self) -> int:
@@ -103,175 +73,331 @@ class Sharing:
         return window_id in self._open or window_id in self._paused
 
     @property
+    def occupied(self) -> bool:
+        """Whether work goes on, or falls off."""
+        return bool(self._rest_weight or self._falling)
+
+    @property
+    def occupied_ns(self) -> int:
+        """How much of the step was occupied so far."""
+        return self._sums.occupied_ns
+
+    @property
     def falling(self) -> bool:
         """Whether work falls off after its windows ended."""
         return bool(self._falling)
 
-    def occupied_ns(self, start_ns: int, end_ns: int, events: Iterable[tuple[int, int]]) -> int:
-        """How much of a step is occupied, given its events as (instant, +1 or -1) in order."""
-        count, fallen_ns, cursor_ns, occupied_ns = self.open_count, self._fallen_ns, start_ns, 0
-        for instant_ns, change in [*events, (end_ns, 0)]:
-            at_ns = max(instant_ns, start_ns)
-            until_ns = at_ns if count else min(at_ns, fallen_ns)
-            occupied_ns += max(until_ns - cursor_ns, 0)
-            cursor_ns = at_ns
-            count += change
-            if change < 0 and count == 0:
-                fallen_ns = instant_ns + FALL_TIME_NS
-        return occupied_ns
+    # Time
 
-    def begin_step(self, facts: frozenset[Flag | Source]) -> None:
-        """From here on pieces belong to a step of which these facts are true."""
-        self._step_facts = facts
+    def begin_step(self, start_ns: int) -> None:
+        """A step begins where the last one ended."""
+        self._now_ns = start_ns
+        self.stretches = []
+        self.occupied_at_begin = self.occupied
 
-    def end_step(self) -> None:
-        """Who is open now has seen the step."""
-        for place, fact in enumerate(FACTS):
-            self._fact_counts[place] += fact in self._step_facts
+    def advance(self, until_ns: int) -> None:
+        """Time passes: what happens from now on happens at `until_ns`, or where it is already."""
+        if until_ns <= self._now_ns:
+            return
+        # The next to claim something ends what falls off at once.
+        if self._rest_weight:
+            self._end_fall()
+        elif self._falling and self._fallen_ns <= until_ns:
+            self._pass(self._fallen_ns)
+            self._end_fall()
+        self._pass(until_ns)
 
-    def advance(
-        self, begin_ns: int, end_ns: int, shape: Shape, sm_clock_mhz: float | None
-    ) -> tuple[float, float, Piece]:
-        """Shares out a piece in which nobody starts or stops.
+    def _pass(self, until_ns: int) -> None:
+        length_ns = until_ns - self._now_ns
+        if length_ns <= 0:
+            return
+        rest_weight = self._rest_weight or self._falling_weight
+        self._sums.advance(length_ns, self._floor_weight, rest_weight)
+        if rest_weight:
+            self._placing.add_piece(length_ns, rest_weight)
+        self.stretches.append(
+            Stretch(self._now_ns, until_ns, self._floor_weight, self._rest_weight, self.open_count)
+        )
+        self._now_ns = until_ns
 
-        Returns what windows and what idle got, in mJ, and what a unit of weight got.
-        """
-        length_ns = end_ns - begin_ns
-        piece = Piece(begin_ns, end_ns, 0.0, 0.0, self.open_count)
-        floor_mj, rest_mj = shape.floor * length_ns, shape.rest * length_ns
-        device_mj = floor_mj + shape.unattributed * length_ns
-        windows_mj, idle_mj = 0.0, floor_mj
-        if self._open:
-            self._floor.add(floor_mj / self._open_weight)
-            self._rest.add(rest_mj / self._open_weight)
-            piece = piece._replace(
-                floor=shape.floor / self._open_weight, rest=shape.rest / self._open_weight
-            )
-            windows_mj, idle_mj = floor_mj + rest_mj, 0.0
-            device_mj += rest_mj
-        elif self._falling:
-            self._rest.add(rest_mj / self._falling_weight)
-            windows_mj = rest_mj
-            device_mj += rest_mj
-        self._device.add(device_mj)
-        if sm_clock_mhz is not None:
-            self._clock.add(sm_clock_mhz * length_ns)
-            self._clock_time.add(length_ns)
-        return windows_mj, idle_mj, piece
+    def end_step(
+        self, rates: Rates, errors: StepErrors, facts: frozenset[Flag | Source]
+    ) -> list[Claim]:
+        """Shares the step out; returns the claims that are settled by that."""
+        sums, placing = self._sums, self._placing
+        placing.end_step(sums, errors)
+        sums.end_step(rates)
+        if facts:
+            counts = zip(self._fact_counts, FACTS, strict=True)
+            self._fact_counts = tuple(count + (fact in facts) for count, fact in counts)
+        for settle in self._deferred:
+            settle()
+        self._deferred.clear()
+        begun, self._begun = self._begun, {}
+        for claimant in begun:
+            claimant.variance += placing.of_part(claimant, sums.now, ended=False)
+        placing.next_step()
+        for claimant in begun:
+            claimant.variance_since = placing.total
+        settled, self._settled = self._settled, []
+        return settled
 
-    def fallen_before(self, instant_ns: int) -> int | None:
-        """When falling work was over, if that is before `instant_ns`.
-
-        The next to start ends it at once.
-        """
-        if not self._falling:
-            return None
-        if self._open:
-            return 0
-        return self._fallen_ns if self._fallen_ns <= instant_ns else None
+    # Windows
 
     def start(self, claim: Claim) -> None:
         """A window joins."""
-        self._open[claim.window_id] = claim, self._mark()
-        self._open_weight += claim.weight
+        here = self._sums.here()
+        claim.begun, claim.fact_counts = here, self._fact_counts
+        self._claim(claim)
+        self._recompose(claim)
 
     def pause(self, window_id: str) -> None:
         """A window claims nothing while its child is open."""
-        claim, mark = self._open.pop(window_id)
-        self._open_weight -= claim.weight
-        claim.idle_mj += claim.weight * self._floor.since(mark.floor)
-        claim.active_mj += claim.weight * self._rest.since(mark.rest)
-        self._paused[window_id] = claim, mark
+        claim = self._open[window_id]
+        self._unclaim(claim)
+        self._paused[window_id] = claim
+        self._drop(claim)
+        self._recompose(claim)
 
     def resume(self, window_id: str) -> None:
         """The last of its children has ended."""
-        claim, mark = self._paused.pop(window_id)
-        self._open_weight += claim.weight
-        self._open[window_id] = claim, self._shares_from_now(mark)
+        claim = self._paused.pop(window_id)
+        self._claim(claim)
+        self._recompose(claim)
 
-    def stop(self, window_id: str, instant_ns: int) -> list[Claim]:
-        """A window leaves; its work falls off if it was among the last.
+    def reweigh(self, claim: Claim, weight: int) -> None:
+        """A window claims by another weight from now on."""
+        if claim.window_id not in self._open:
+            claim.weight = weight
+            return
+        self._unclaim(claim)
+        self._drop(claim)
+        claim.weight = weight
+        self._claim(claim)
+        self._recompose(claim)
 
-        Returns the claim if it is settled at once.
-        """
-        if window_id in self._paused:
-            claim, mark = self._paused.pop(window_id)
-            self._count(claim, self._shares_from_now(mark))
-            return [claim]
-        claim, mark = self._open.pop(window_id)
-        self._open_weight -= claim.weight
-        self._count(claim, mark)
-        self._falling.append((claim, mark))
-        self._falling_weight += claim.weight
-        self._fallen_ns = instant_ns + FALL_TIME_NS
-        self._fall_begun = self._rest.state
-        return []
+    def begin_phase(self, claim: Claim, phase: Phase) -> None:
+        """What a window gets from now on belongs to this phase."""
+        here = self._sums.here()
+        if claim.floor_since is not None:
+            self._defer_floor(claim)
+            claim.floor_since = here
+        cut = partial(self._cut, claim, tuple(claim.claimants), here, self._rest_weight)
+        self._deferred.append(partial(cut, phase))
 
-    def settle_falling(self) -> list[Claim]:
-        """Falling work is over; returns the claims that are settled by that."""
-        settled = [claim for claim, _ in self._falling]
-        fallen_mj = self._falling_weight * self._rest.since(self._fall_begun)
-        for claim, mark in self._falling:
-            claim.device_mj += fallen_mj
-            claim.active_mj += claim.weight * self._rest.since(mark.rest)
-            claim.facts |= self._step_facts
-        self._falling.clear()
-        self._falling_weight = 0
-        return settled
+    def stop(self, claim: Claim) -> None:
+        """A window leaves; its work falls off if it was the last."""
+        here = self._sums.here()
+        if self._paused.pop(claim.window_id, None) is None:
+            self._unclaim(claim)
+            own = claim.own
+            if own is not None:
+                self._leave(own)
+            self._recompose(claim)
+        claim.stopped = here
+        self._deferred.append(partial(self._count, claim, here))
+        if not claim.claimants:
+            self._settled.append(claim)
+
+    # Iterations
+
+    def begin_iteration(self, iteration: Iteration, claims: "list[Claim]") -> None:
+        """An iteration begins; its members claim the rest only in iterations from now on."""
+        for claim in claims:
+            claim.iteration_driven = True
+            self._drop(claim)
+        self._running.append(iteration)
+        self._compose(iteration)
+
+    def end_iteration(self, iteration: Iteration) -> None:
+        """An iteration ends."""
+        self._running.remove(iteration)
+        if iteration.claimant is not None:
+            self._leave(iteration.claimant)
+
+    # Between steps
 
     def peek(self, claim: Claim) -> Share:
         """What a claim has got so far; the claim itself stays as it is."""
-        so_far = Claim(**{name: getattr(claim, name) for name in Claim.__slots__})
-        so_far.facts = set(claim.facts)
-        if claim.window_id in self._open:
-            _, mark = self._open[claim.window_id]
-            self._count(so_far, mark)
-            so_far.active_mj += claim.weight * self._rest.since(mark.rest)
-        elif claim.window_id in self._paused:
-            _, mark = self._paused[claim.window_id]
-            self._count(so_far, self._shares_from_now(mark))
+        so_far, now = claim.copy(), self._sums.now
+        for tally in so_far.tallies:
+            if claim.floor_since is not None:
+                tally.add_floor(claim.weight, claim.floor_since, now)
+            for claimant in claim.claimants:
+                self._add_rest(tally, claimant, claimant.members[claim], now)
+        if claim.stopped is not None:
+            so_far.device_mj += now.work_mj - claim.stopped.work_mj
+        elif claim.begun is not None:
+            so_far.seen(now, self._fact_counts)
         return so_far.share()
 
     def rebase(self) -> None:
-        """Starts the sums anew: what they hold is given to the windows that it belongs to.
+        """Starts the sums anew: what they hold is given to whom it belongs.
 
         Nobody may be falling.
         """
         assert not self._falling
-        for claim, mark in self._open.values():
-            self._count(claim, mark)
-            claim.active_mj += claim.weight * self._rest.since(mark.rest)
-        for claim, mark in self._paused.values():
-            self._count(claim, self._shares_from_now(mark))
-        for running in (self._floor, self._rest, self._device, self._clock, self._clock_time):
-            running.clear()
-        mark = self._mark()
-        for windows in (self._open, self._paused):
-            for window_id, (claim, _) in windows.items():
-                windows[window_id] = claim, mark
+        now = self._sums.now
+        claims = [*self._open.values(), *self._paused.values()]
+        claimants = {claimant: None for claim in claims for claimant in claim.claimants}
+        for claimant in claimants:
+            self._give(claimant, now)
+        for claim in claims:
+            if claim.floor_since is not None:
+                for tally in claim.tallies:
+                    tally.add_floor(claim.weight, claim.floor_since, now)
+            claim.seen(now, self._fact_counts)
+        self._sums = RunningSums()
+        self._placing.clear()
+        for claim in claims:
+            claim.begun, claim.fact_counts = self._sums.now, self._fact_counts
+            claim.floor_since = None if claim.floor_since is None else claim.begun
+        for claimant in claimants:
+            claimant.begun, claimant.variance, claimant.variance_since = self._sums.now, 0.0, 0.0
 
-    def _mark(self) -> _Mark:
-        return _Mark(
-            self._floor.state,
-            self._rest.state,
-            self._device.state,
-            self._clock.state,
-            self._clock_time.state,
-            tuple(self._fact_counts),
+    # Inside: who claims
+
+    def _claim(self, claim: Claim) -> None:
+        claim.floor_since = self._sums.here()
+        claim.course.append((self._now_ns, claim.weight))
+        self._open[claim.window_id] = claim
+        self._floor_weight += claim.weight
+        if not claim.iteration_driven:
+            claim.own = self._join(claim.weight, {claim: 1.0})
+
+    def _unclaim(self, claim: Claim) -> None:
+        self._defer_floor(claim)
+        claim.floor_since = None
+        claim.course.append((self._now_ns, 0))
+        del self._open[claim.window_id]
+        self._floor_weight -= claim.weight
+
+    def _drop(self, claim: Claim) -> None:
+        """A window claims the rest by itself no longer, though its work goes on."""
+        if claim.own is not None:
+            self._rest_weight -= claim.own.weight
+            self._finish(claim.own)
+
+    def _recompose(self, claim: Claim) -> None:
+        """A window came or went, or has another weight: its iterations are shared anew."""
+        for iteration in self._running:
+            if claim.window_id in iteration.costs:
+                if iteration.claimant is not None:
+                    self._rest_weight -= iteration.claimant.weight
+                    self._finish(iteration.claimant)
+                self._compose(iteration)
+
+    def _compose(self, iteration: Iteration) -> None:
+        open_ = self._open
+        members = [(open_[key], cost) for key, cost in iteration.costs.items() if key in open_]
+        cost_sum = sum(cost for _, cost in members)
+        iteration.claimant = None
+        if cost_sum > 0:
+            weight = sum(claim.weight for claim, _ in members)
+            parts = {claim: cost / cost_sum for claim, cost in members if cost > 0}
+            iteration.claimant = self._join(weight, parts)
+
+    def _join(self, weight: int, members: dict[Claim, float]) -> Claimant:
+        claimant = Claimant(weight, members, self._sums.here())
+        for claim in members:
+            claim.claimants.append(claimant)
+        self._rest_weight += weight
+        self._begun[claimant] = None
+        return claimant
+
+    def _leave(self, claimant: Claimant) -> None:
+        # Also where others go on: who leaves at the same instant falls off together.
+        self._rest_weight -= claimant.weight
+        self._falling.append(claimant)
+        self._falling_weight += claimant.weight
+        self._fallen_ns = self._now_ns + FALL_TIME_NS
+
+    def _end_fall(self) -> None:
+        falling, self._falling = self._falling, []
+        self._falling_weight = 0
+        for claimant in falling:
+            self._finish(claimant)
+
+    def _finish(self, claimant: Claimant) -> None:
+        """A claimant gets nothing more."""
+        here = self._sums.here()
+        self._begun.pop(claimant, None)
+        self._deferred.append(partial(self._end, claimant, here))
+        for claim in claimant.members:
+            claim.claimants.remove(claimant)
+            if claim.own is claimant:
+                claim.own = None
+            if claim.stopped is not None and not claim.claimants:
+                self._deferred.append(partial(self._count_fall, claim, here))
+                self._settled.append(claim)
+
+    # Inside: what they got, once the step is placed
+
+    def _defer_floor(self, claim: Claim) -> None:
+        assert claim.floor_since is not None
+        self._deferred.append(
+            partial(_add_floor, claim, claim.weight, claim.floor_since, self._sums.here())
         )
 
-    def _shares_from_now(self, mark: _Mark) -> _Mark:
-        return replace(mark, floor=self._floor.state, rest=self._rest.state)
+    def _count(self, claim: Claim, until: Mark) -> None:
+        claim.seen(until, self._fact_counts)
 
-    def _count(self, claim: Claim, mark: _Mark) -> None:
-        """Adds to a claim what the sums grew by, but for the rest."""
-        claim.idle_mj += claim.weight * self._floor.since(mark.floor)
-        claim.device_mj += self._device.since(mark.device)
-        claim.clock_mhz_ns += self._clock.since(mark.clock)
-        claim.clock_ns += self._clock_time.since(mark.clock_time)
-        claim.facts |= self._step_facts
-        claim.facts.update(
-            fact
-            for fact, then, now in zip(FACTS, mark.facts, self._fact_counts, strict=True)
-            if now > then
-        )
+    def _count_fall(self, claim: Claim, until: Mark) -> None:
+        """What the device used for a window that had ended."""
+        assert claim.stopped is not None
+        claim.device_mj += until.work_mj - claim.stopped.work_mj
+        claim.note_facts(self._fact_counts)
+
+    def _end(self, claimant: Claimant, until: Mark) -> None:
+        last = self._placing.of_part(claimant, until, ended=True)
+        self._give(claimant, until)
+        for claim, part in claimant.members.items():
+            for tally in claim.tallies:
+                tally.variance += part * part * last
+
+    def _give(self, claimant: Claimant, until: Mark) -> None:
+        for claim, part in claimant.members.items():
+            for tally in claim.tallies:
+                self._add_rest(tally, claimant, part, until)
+
+    def _add_rest(
+        self, tally: Tally, claimant: Claimant, part: float, until: Mark, sign: int = 1
+    ) -> None:
+        tally.add_rest(sign * claimant.weight * part, claimant.begun, until)
+        variance = claimant.variance
+        if claimant.variance_since is not None:
+            variance += claimant.weight**2 * (self._placing.total - claimant.variance_since)
+        tally.variance += sign * part * part * variance
+
+    def _cut(
+        self,
+        claim: Claim,
+        claimants: tuple[Claimant, ...],
+        here: Mark,
+        rest_weight: int,
+        phase: Phase,
+    ) -> None:
+        """Ends a phase and begins the next: what claimants got so far, and give when they end,
+        is the former's."""
+        if not claim.phases and phase.start_ns <= claim.start_ns:
+            phase.tally = replace(claim.whole)
+            claim.phases.append(phase)
+            return
+        if not claim.phases:
+            claim.phases.append(Phase("", claim.start_ns, replace(claim.whole)))
+        before = claim.phases[-1].tally
+        claim.phases.append(phase)
+        fraction = 0.0
+        for claimant in claimants:
+            part = claimant.members[claim]
+            self._add_rest(before, claimant, part, here)
+            self._add_rest(phase.tally, claimant, part, here, sign=-1)
+            fraction += claimant.weight * part / rest_weight if rest_weight else 0.0
+        variance = self._placing.of_cut(fraction, here)
+        before.variance += variance
+        phase.tally.variance += variance
+
+
+def _add_floor(claim: Claim, weight: int, since: Mark, until: Mark) -> None:
+    for tally in claim.tallies:
+        tally.add_floor(weight, since, until)

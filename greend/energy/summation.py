@@ -1,5 +1,7 @@
 """Sums that keep what a float would round away."""
 
+State = tuple[float, float]
+
 
 class CompensatedSum:
     """A running sum in two floats (Neumaier), good to about 1e-32 of its terms.
@@ -25,14 +27,11 @@ class CompensatedSum:
         self._high = total
 
     @property
-    def state(self) -> tuple[float, float]:
-        """The sum now, to be given to `since`."""
+    def state(self) -> State:
+        """The sum now."""
         return self._high, self._low
 
-    def since(self, state: tuple[float, float]) -> float:
-        """What was added since `state` was taken."""
-        return (self._high - state[0]) + (self._low - state[1])
 
-    def clear(self) -> None:
-        """Starts again from zero; states taken before are void."""
-        self._high = self._low = 0.0
+def between(earlier: State, later: State) -> float:
+    """What was added from one state of a sum to a later one."""
+    return (later[0] - earlier[0]) + (later[1] - earlier[1])

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import sqrt
 
 from greend.energy.edges import EdgeLocator, Interval
 from greend.model import NS_PER_MS, NS_PER_S, Sample, Source
@@ -19,7 +20,9 @@ class Step:
 
     `energy_mj` is None when it is not known (yet): a silent or reset sensor.
     `placed` is False when it is known but nobody knows when in the step it was
-    used. `unknown_ns` is time whose energy will never be known.
+    used. `unknown_ns` is time whose energy will never be known. `start_error_ns` and
+    `end_error_ns` are how far its ends may lie from where they were found, `noise_mj` how far
+    `energy_mj` may be from what was used (1 σ; of integrated power).
     `utilization_percent` is the highest seen in the step, `sm_clock_mhz` the mean.
     """
 
@@ -33,6 +36,9 @@ class Step:
     utilization_percent: int | None = None
     sm_clock_mhz: float | None = None
     power_limit_mw: int | None = None
+    start_error_ns: float = 0.0
+    end_error_ns: float = 0.0
+    noise_mj: float = 0.0
 
     @property
     def duration_ns(self) -> int:
@@ -52,6 +58,7 @@ class _Edge:
     clock_sum_mhz: int = 0
     clock_count: int = 0
     power_limit_mw: int | None = None
+    noise_mj: float = 0.0
 
 
 class Timeline:
@@ -71,8 +78,9 @@ class Timeline:
         self._integrated_pj = 0
         self._pending = _Edge(Interval(0, 0), 0)
         self.begin_ns = begin_ns
-        # The end of the last step given out.
+        # The end of the last step given out, and how far it may be from there.
         self.closed_until_ns: int | None = None
+        self._closed_error_ns = 0.0
 
     def add(self, sample: Sample) -> None:
         """Takes a sample; one without energy (or power) says only how busy the device was."""
@@ -117,8 +125,11 @@ class Timeline:
         before = self._edges.popleft()
         start_ns = self.closed_until_ns
         if start_ns is None:
-            start_ns = round(self._locator.locate(before.seen).middle)
-        end_ns = max(round(self._locator.locate(edge.seen).middle), start_ns + 1)
+            start = self._locator.locate(before.seen)
+            start_ns, self._closed_error_ns = round(start.middle), start.half
+        end = self._locator.locate(edge.seen)
+        end_ns = max(round(end.middle), start_ns + 1)
+        start_error_ns, self._closed_error_ns = self._closed_error_ns, end.half
         self.closed_until_ns = end_ns
         silent, self._silent = self._silent, False
         unknown = edge.reset or edge.unknown
@@ -133,6 +144,9 @@ class Timeline:
             utilization_percent=edge.utilization_percent,
             sm_clock_mhz=edge.clock_sum_mhz / edge.clock_count if edge.clock_count else None,
             power_limit_mw=edge.power_limit_mw,
+            start_error_ns=start_error_ns,
+            end_error_ns=end.half,
+            noise_mj=edge.noise_mj,
         )
 
     def _close_silence(self, now_ns: int, lateness_ns: int) -> Iterator[Step]:
@@ -142,7 +156,7 @@ class Timeline:
         start_ns = self._changed_ns if self.closed_until_ns is None else self.closed_until_ns
         end_ns = now_ns - lateness_ns
         if end_ns > start_ns:
-            self.closed_until_ns = end_ns
+            self.closed_until_ns, self._closed_error_ns = end_ns, 0.0
             self._silent = True
             yield Step(start_ns, end_ns, None, self._source, placed=False)
 
@@ -181,6 +195,9 @@ class Timeline:
             elapsed_ns = sample.monotonic_ns - self._last.monotonic_ns
             if elapsed_ns >= SILENCE_NS:
                 return self._integrated_pj // 1_000_000_000
+            # What was drawn between two readings lies, evenly likely, between them.
+            change_mw = abs(sample.power_mw - self._last.power_mw)
+            self._pending.noise_mj = change_mw * elapsed_ns / 1e9 / sqrt(12)
             # Trapezoid; in mW x ns = pJ, so nothing is rounded away from step to step.
             self._integrated_pj += (sample.power_mw + self._last.power_mw) * elapsed_ns // 2
         return self._integrated_pj // 1_000_000_000

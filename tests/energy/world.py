@@ -1,7 +1,7 @@
 """A device with a known truth, and a ledger that reads it as the daemon would."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -25,6 +25,11 @@ class Span:
     start_told_ns: int | None = None
     stop_told_ns: int | None = None
     parent: str = ""
+    iteration_driven: bool = False
+
+
+# At an instant, something is told to the ledger.
+Told = tuple[int, Callable[[DeviceLedger], object]]
 
 
 @dataclass
@@ -88,13 +93,13 @@ def run(
     lateness_ns: int = LATENESS_NS,
     interval_ns: int = 40 * NS_PER_MS,
     seed: int = 0,
+    events: Iterable[Told] = (),
 ) -> Outcome:
     """Polls the device at varied intervals; tells events when they are due."""
     rng = random.Random(seed)
-    told = []
-    for span in spans:
-        told.append((span.start_told_ns or span.start_ns, 0, span))
-        told.append((span.stop_told_ns or span.stop_ns, 1, span))
+    told = [(span.start_told_ns or span.start_ns, 0, _start(span)) for span in spans]
+    told += [(told_ns, 1, event) for told_ns, event in events]
+    told += [(span.stop_told_ns or span.stop_ns, 2, _stop(span)) for span in spans]
     told.sort(key=lambda item: item[:2])
     ledger = DeviceLedger("GPU-0", 0, has_counter=device.counter)
     shares: dict[str, Share] = {}
@@ -103,11 +108,7 @@ def run(
     while now < until_ns:
         now += int(interval_ns * rng.uniform(0.7, 1.3))
         while told and told[0][0] <= now:
-            _, kind, span = told.pop(0)
-            if kind == 0:
-                ledger.start(span.name, span.start_ns, span.weight, span.parent)
-            else:
-                ledger.stop(span.name, span.stop_ns)
+            told.pop(0)[2](ledger)
         sample = device.sample(now)
         ledger.add(sample)
         for settled in ledger.close(now, lateness_ns, wall_offset_ns=1_700_000_000 * NS_PER_S):
@@ -115,6 +116,38 @@ def run(
             shares[settled.window_id] = settled.share
         bookings += ledger.take_bookings()
     return Outcome(shares, bookings, ledger)
+
+
+def _start(span: Span) -> Callable[[DeviceLedger], object]:
+    return lambda ledger: ledger.start(
+        span.name,
+        span.start_ns,
+        span.weight,
+        span.parent,
+        iteration_driven=span.iteration_driven,
+    )
+
+
+def _stop(span: Span) -> Callable[[DeviceLedger], object]:
+    return lambda ledger: ledger.stop(span.name, span.stop_ns)
+
+
+def phase(at_ns: int, name: str, window: str = "a", *, told_ns: int | None = None) -> Told:
+    """A phase of a window begins."""
+    return told_ns or at_ns, lambda ledger: ledger.phase(window, at_ns, name)
+
+
+def reweigh(at_ns: int, weight: float, window: str = "a") -> Told:
+    """A window gets another weight."""
+    return at_ns, lambda ledger: ledger.reweigh(window, at_ns, weight)
+
+
+def iteration(
+    start_ns: int, stop_ns: int, costs: dict[str, float], *, told_ns: int | None = None
+) -> Told:
+    """A batch execution, told when it is over, or as late as it may be."""
+    told_ns = told_ns or min(stop_ns, start_ns + LATENESS_NS)
+    return told_ns, lambda ledger: ledger.iterate(start_ns, stop_ns, costs)
 
 
 def assert_conserved(outcome: Outcome) -> None:
@@ -130,5 +163,9 @@ def assert_conserved(outcome: Outcome) -> None:
             rel=1e-9,
             abs=1e-6,
         )
+    for share in outcome.shares.values():
+        if share.phases:
+            phases = sum(phase.idle_mj + phase.active_mj for phase in share.phases)
+            assert phases == pytest.approx(share.own_mj, rel=1e-9, abs=1e-6)
     shares = sum(share.own_mj for share in outcome.shares.values())
     assert shares == pytest.approx(outcome.total("windows_mj"), rel=1e-9, abs=1e-6)

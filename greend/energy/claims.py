@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from math import sqrt
 
 from greend.energy.closed_step import FACTS
+from greend.energy.power_model import Kind
 from greend.energy.running import Mark
 from greend.energy.summation import between
 from greend.model import Flag, PhaseShare, Share, Source
@@ -169,6 +170,7 @@ class Iteration:
     start_ns: int
     stop_ns: int
     costs: Mapping[str, float]
+    kind: Kind
     claimant: "Claimant | None" = None
 
 
@@ -179,6 +181,7 @@ class Claimant:
     weight: int
     members: dict[Claim, float]
     begun: Mark
+    kind: Kind = None
     variance: float = 0.0
     # The running sum of variances when it began; None in the step in which it began.
     variance_since: float | None = None

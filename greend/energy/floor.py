@@ -9,11 +9,16 @@ from greend.model import NS_PER_S
 
 # The floor drifts by watts in minutes: about a minute's steps are its estimate.
 RECENT_FLOOR_NS = 60 * NS_PER_S
+# Processes come and go, and their work comes in bursts: the background is the mean over so
+# much unoccupied time, seen so lately.
 RECENT_BACKGROUND_NS = 30 * NS_PER_S
+BACKGROUND_NS = 2 * NS_PER_S
+# What exceeds the floor by less is noise.
+LEAST_BACKGROUND = 0.03
 # Fewer say nothing: steps are not located exactly at first, and utilization lags
 # behind the power.
 FEWEST_FLOOR_STEPS = 3
-FEWEST_BACKGROUND_STEPS = 5
+FEWEST_BACKGROUND_STEPS = 3
 # How fast a floor may drift away from what was seen, and how far (3 W in 2 minutes).
 DRIFT_MW_S = 25.0
 FARTHEST_DRIFT = 0.1
@@ -82,6 +87,37 @@ class _RecentMedian:
         return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
+class _RecentMean:
+    """The mean, by time, of what was seen in the last `length_ns` of time that counts."""
+
+    def __init__(self, length_ns: int, fewest: int) -> None:
+        self._length_ns = length_ns
+        self._fewest = fewest
+        # Ends, lengths, values.
+        self._seen: deque[tuple[int, int, float]] = deque()
+        self._total_ns = 0
+
+    def add(self, end_ns: int, length_ns: int, value: float) -> None:
+        self._seen.append((end_ns, length_ns, value))
+        self._total_ns += length_ns
+        while len(self._seen) > self._fewest and (
+            self._total_ns - self._seen[0][1] >= self._length_ns
+        ):
+            self._total_ns -= self._seen.popleft()[1]
+
+    def remove(self, start_ns: int, end_ns: int) -> None:
+        self._seen = deque(item for item in self._seen if not start_ns < item[0] <= end_ns)
+        self._total_ns = sum(length_ns for _, length_ns, _ in self._seen)
+
+    def estimate(self, now_ns: int, recent_ns: int) -> Estimate | None:
+        if len(self._seen) < self._fewest or self._seen[-1][0] < now_ns - recent_ns:
+            return None
+        mean = sum(length * value for _, length, value in self._seen) / self._total_ns
+        squares = sum(length * (value - mean) ** 2 for _, length, value in self._seen)
+        scatter = sqrt(squares / self._total_ns)
+        return Estimate(mean, 2 * scatter / sqrt(len(self._seen)), scatter)
+
+
 NO_BACKGROUND = Estimate(0.0, 0.0, 0.0)
 
 
@@ -98,32 +134,33 @@ class FloorEstimator:
             state: _RecentMedian(RECENT_FLOOR_NS, FEWEST_FLOOR_STEPS, remembered.get(state))
             for state in (False, True)
         }
-        self._background = _RecentMedian(RECENT_BACKGROUND_NS, FEWEST_BACKGROUND_STEPS)
-        self._background_seen_ns = 0
+        self._background = _RecentMean(BACKGROUND_NS, FEWEST_BACKGROUND_STEPS)
         self.context_alive = False
 
-    def add_unoccupied(self, now_ns: int, power_mw: float, utilization_percent: int | None) -> None:
+    def add_unoccupied(
+        self, now_ns: int, length_ns: int, power_mw: float, utilization_percent: int | None
+    ) -> None:
         """Takes the mean power of a step that no window touched.
 
         Without utilization, what exceeds a floor that is known counts as
         background only if it exceeds it clearly; else the floor would never
         follow its own drift.
         """
-        self._background_seen_ns = now_ns
         floor = self._floors[self.context_alive]
         busy = utilization_percent is not None and utilization_percent > 0
         if utilization_percent is None and floor.value is not None:
             busy = power_mw > 1.25 * floor.value
         if not busy:
             floor.add(now_ns, power_mw)
-            self._background.add(now_ns, 0.0)
+            self._background.add(now_ns, length_ns, 0.0)
         elif floor.value is not None:
-            self._background.add(now_ns, max(0.0, power_mw - floor.value))
+            self._background.add(now_ns, length_ns, power_mw - floor.value)
 
     def retract(self, start_ns: int, end_ns: int) -> None:
         """A window that was told late covers this time: it was not unoccupied."""
-        for median_ in (self._background, *self._floors.values()):
-            median_.remove(start_ns, end_ns)
+        self._background.remove(start_ns, end_ns)
+        for floor in self._floors.values():
+            floor.remove(start_ns, end_ns)
 
     def floor_mw(self, *, context_alive: bool | None = None) -> float | None:
         """The floor in the given context state (the present one if not given)."""
@@ -136,6 +173,8 @@ class FloorEstimator:
 
     def background(self, now_ns: int) -> Estimate:
         """Power above the floor lately drawn while no window was open; 0 if that is long ago."""
-        if now_ns - self._background_seen_ns > RECENT_BACKGROUND_NS:
+        seen = self._background.estimate(now_ns, RECENT_BACKGROUND_NS)
+        floor = self._floors[self.context_alive].value
+        if seen is None or floor is None or seen.value < max(seen.error, LEAST_BACKGROUND * floor):
             return NO_BACKGROUND
-        return self._background.estimate(now_ns) or NO_BACKGROUND
+        return seen

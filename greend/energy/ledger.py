@@ -5,18 +5,17 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any
 
 from greend.energy.bookings import Bookings
 from greend.energy.claims import WEIGHT_UNIT, Claim, Iteration, Phase
 from greend.energy.closed_step import ClosedStep, Piece, coarse
-from greend.energy.floor import Estimate, FloorEstimator
+from greend.energy.floor import FloorEstimator
 from greend.energy.history import History
 from greend.energy.late import LateEvents
-from greend.energy.placing import BURST_STEPS, PowerVariation, StepErrors
-from greend.energy.running import Rates
-from greend.energy.shaping import Shape, mw_to_rate, shape
+from greend.energy.placement import Placement, unplaced
+from greend.energy.power_model import Kind, PowerModel, kind_of
+from greend.energy.shaping import Shape, shape
 from greend.energy.sharing import Sharing, Stretch
 from greend.energy.timeline import Step, Timeline
 from greend.model import NS_PER_S, Booking, Flag, Sample, Share, Source
@@ -55,7 +54,7 @@ class DeviceLedger:
         self.device = device
         self.timeline = Timeline(begin_ns, has_counter=has_counter)
         self.floor = FloorEstimator(remembered_floor_mw)
-        self._variation = PowerVariation()
+        self._model = PowerModel()
         self._sharing = Sharing()
         self._history = History()
         self._bookings = Bookings(device)
@@ -144,7 +143,7 @@ class DeviceLedger:
             for claim, _ in parts:
                 claim.facts.add(Flag.LATE)
             self._late.iterate(parts, start_ns, min(stop_ns, closed_ns))
-        iteration = Iteration(start_ns, stop_ns, costs)
+        iteration = Iteration(start_ns, stop_ns, costs, kind_of(costs))
         number = next(self._iterations)
         self._push(start_ns, _ITERATION_BEGIN, number, iteration)
         self._push(stop_ns, _ITERATION_END, number, iteration)
@@ -207,9 +206,16 @@ class DeviceLedger:
         shaped = shape(
             step, energy_mj, occupied_ns, None if floor is None else floor.value, background.value
         )
-        rates = self._rates(step, shaped, floor, background, placed=placed)
-        facts = self._facts(step, placed=placed, background=shaped.background > 0)
-        settled = sharing.end_step(rates, self._errors(step, shaped, floor, background), facts)
+        times_ns = dict(sharing.times_ns)
+        factors = self._model.factors(times_ns, shaped.rest, shaped.highest)
+        placed_by = Placement(step, shaped, floor, background, occupied_ns)
+        settled = sharing.end_step(
+            placed_by.rates(factors) if placed else unplaced(self._last_mean),
+            placed_by.errors(
+                self._model, at_begin=sharing.occupied_at_begin, at_end=sharing.occupied
+            ),
+            facts := self._facts(step, placed=placed, background=shaped.background > 0),
+        )
 
         open_ns = sum(
             stretch.end_ns - stretch.begin_ns
@@ -227,7 +233,7 @@ class DeviceLedger:
             unknown_ns=step.unknown_ns,
         )
         if placed:
-            self._learn(step, energy_mj, shaped, occupied_ns, touched=touched)
+            self._learn(placed_by, energy_mj, times_ns, touched=touched)
         self._after_window = touched or occupied_ns > 0
         self._history.append(
             ClosedStep(
@@ -244,7 +250,7 @@ class DeviceLedger:
                     for stretch in sharing.stretches
                     if not stretch.open_count
                 ],
-                pieces=coarse([_piece(stretch, shaped) for stretch in sharing.stretches]),
+                pieces=coarse([_piece(stretch, shaped, factors) for stretch in sharing.stretches]),
                 facts=facts,
             )
         )
@@ -306,73 +312,27 @@ class DeviceLedger:
             facts.add(Flag.SHARED_WITH_UNTRACKED)
         return frozenset(facts)
 
-    def _rates(
-        self,
-        step: Step,
-        shaped: Shape,
-        floor: Estimate | None,
-        background: Estimate,
-        *,
-        placed: bool,
-    ) -> Rates:
-        occupied_ns = self._sharing.occupied_ns
-        per_rest = step.duration_ns / occupied_ns if occupied_ns else 0.0
-        # Without a floor the whole step may have been used by those who were there.
-        floor_error = mw_to_rate(floor.error) if floor is not None else shaped.floor
-        other_error = mw_to_rate(background.error) * per_rest
-        if not placed:
-            # What it counted or should have counted is in no window.
-            floor_error, other_error = 0.0, self._last_mean
-        return Rates(
-            floor=shaped.floor,
-            rest=shaped.rest,
-            device=shaped.floor + shaped.unattributed,
-            floor_error=floor_error,
-            # The sum of floor and background was measured: one's error is the other's.
-            rest_error=0.0 if background.value else floor_error * per_rest,
-            other_error=other_error,
-            sm_clock_mhz=step.sm_clock_mhz,
-        )
-
-    def _errors(
-        self, step: Step, shaped: Shape, floor: Estimate | None, background: Estimate
-    ) -> StepErrors:
-        sharing, duration_ns = self._sharing, step.duration_ns
-        occupied = sharing.occupied_ns / duration_ns
-        waiting = shaped.floor + shaped.background
-        working = waiting + shaped.rest
-        scatter = 0.0 if floor is None else mw_to_rate(floor.scatter)
-        bursts_mj = sqrt(BURST_STEPS) * mw_to_rate(background.scatter) * duration_ns
-        return StepErrors(
-            # An edge lies anywhere between its bounds: 1 σ is that much of half of it.
-            edge_mj=(
-                step.start_error_ns / sqrt(3) * (working if sharing.occupied_at_begin else waiting),
-                step.end_error_ns / sqrt(3) * (working if sharing.occupied else waiting),
-            ),
-            placing_mj=self._variation.relative(occupied, step.utilization_percent)
-            * shaped.rest
-            * sharing.occupied_ns,
-            noise_mj=sqrt(bursts_mj**2 + step.noise_mj**2),
-            idle_noise_mj=scatter * duration_ns * sqrt(max(1 - occupied, 0.0)),
-        )
-
     def _learn(
-        self, step: Step, energy_mj: float, shaped: Shape, occupied_ns: int, *, touched: bool
+        self, placed_by: Placement, energy_mj: float, times_ns: Mapping[Kind, int], *, touched: bool
     ) -> None:
+        step = placed_by.step
         self._last_mean = energy_mj / step.duration_ns
-        if occupied_ns:
-            self._variation.add(shaped.rest, occupied_ns / step.duration_ns)
+        if times_ns:
+            self._model.learn(times_ns, placed_by.shape.rest, placed_by.occupied, placed_by.waiting)
         # Steps are not located exactly: the one after a window may hold some of its work.
         elif not touched and not self._after_window:
             power_mw = energy_mj * NS_PER_S / step.duration_ns
-            self.floor.add_unoccupied(step.end_ns, power_mw, step.utilization_percent)
+            self.floor.add_unoccupied(
+                step.end_ns, step.duration_ns, power_mw, step.utilization_percent
+            )
 
 
-def _piece(stretch: Stretch, shaped: Shape) -> Piece:
+def _piece(stretch: Stretch, shaped: Shape, factors: Mapping[Kind, float]) -> Piece:
+    rest = shaped.rest * factors.get(stretch.kind, 1.0)
     return Piece(
         stretch.begin_ns,
         stretch.end_ns,
         shaped.floor / stretch.floor_weight if stretch.floor_weight else 0.0,
-        shaped.rest / stretch.rest_weight if stretch.rest_weight else 0.0,
+        rest / stretch.rest_weight if stretch.rest_weight else 0.0,
         stretch.open_count,
     )

@@ -5,43 +5,9 @@ it has f times these errors. Variances are in mJ².
 """
 
 from dataclasses import dataclass
-from math import sqrt
 
 from greend.energy.claims import Claimant
 from greend.energy.running import Mark, RunningSums
-
-# Work that nobody measures comes in bursts of several steps.
-BURST_STEPS = 5.0
-# Power varies by so much from part to part of a step, whatever is seen of it (1 σ, relative).
-LEAST_VARIATION = 0.05
-# Without utilization nobody knows how much of the time the device waited.
-UNKNOWN_WAITING = 0.25
-FORGETTING = 0.1
-
-
-class PowerVariation:
-    """How much the power of work varies, relative to its mean; learnt from step to step."""
-
-    def __init__(self) -> None:
-        self._last = 0.0
-        self._square = 0.0
-
-    def add(self, rest: float, occupied: float) -> None:
-        """Takes a step's rest as a rate, and which fraction of it was occupied."""
-        if rest <= 0 or self._last <= 0:
-            self._last = rest
-            return
-        change = (rest - self._last) / max(rest, self._last)
-        self._square += FORGETTING * occupied * (change * change / 2 - self._square)
-        self._last = rest
-
-    def relative(self, occupied: float, utilization_percent: int | None) -> float:
-        """The standard deviation within a step; a device that waits works in bursts."""
-        waiting = UNKNOWN_WAITING
-        if utilization_percent is not None and occupied:
-            busy = min(max(utilization_percent / 100 / occupied, 0.01), 1.0)
-            waiting = (1 - busy) / busy
-        return sqrt(LEAST_VARIATION**2 + self._square + waiting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +16,14 @@ class StepErrors:
 
     `edge_mj` are the energies (1 σ) that may lie on the wrong side of its begin and its
     end; `placing_mj` how far the power of a part of its occupied time may be from the mean,
-    for all of that time; `noise_mj` that of the floor and of the sensor over the step;
+    for all of that time; `splitting_mj` how far those who share it may be from equal claims
+    to it; `noise_mj` that of the floor and of the sensor over the step;
     `idle_noise_mj` that of the floor over the time that is not occupied.
     """
 
     edge_mj: tuple[float, float]
     placing_mj: float
+    splitting_mj: float
     noise_mj: float
     idle_noise_mj: float
 
@@ -64,12 +32,14 @@ class StepErrors:
 class _Spread:
     """How the claim of a unit of weight varies over a step, from its pieces."""
 
+    shared_ns: float = 0.0
     squares: float = 0.0
     by_weight: float = 0.0
     by_weight_squares: float = 0.0
 
-    def add(self, length_ns: int, rest_weight: int) -> None:
+    def add(self, length_ns: int, rest_weight: int, claimants: int) -> None:
         """A piece of occupied time."""
+        self.shared_ns += length_ns * (1 - 1 / claimants)
         claim = length_ns / rest_weight
         self.squares += length_ns * length_ns
         self.by_weight += length_ns * claim
@@ -85,23 +55,33 @@ class PlacingErrors:
     """Sums, per squared unit of weight, what claimants that are there all of a step may be off."""
 
     def __init__(self) -> None:
-        self.total = 0.0
+        self._total = 0.0
+        # For those whose parts of what is shared are not told by costs.
+        self._split_total = 0.0
+        self._shared = 0.0
         self._spread = _Spread()
         self._fraction = 0.0
         self._last_fraction = 0.0
         self._occupied_ns = 0
-        self._errors = StepErrors((0.0, 0.0), 0.0, 0.0, 0.0)
+        self._errors = StepErrors((0.0, 0.0), 0.0, 0.0, 0.0, 0.0)
 
-    def add_piece(self, length_ns: int, rest_weight: int) -> None:
+    def total_of(self, claimant: Claimant) -> float:
+        """The sum for a claimant."""
+        return self._total + (self._split_total if claimant.kind is None else 0.0)
+
+    def add_piece(self, length_ns: int, rest_weight: int, claimants: int) -> None:
         """A piece of occupied time of the step that goes on."""
-        self._spread.add(length_ns, rest_weight)
+        self._spread.add(length_ns, rest_weight, claimants)
 
     def end_step(self, sums: RunningSums, errors: StepErrors) -> None:
-        """What is uncertain of the step is known; `total` follows with `next_step`."""
+        """What is uncertain of the step is known; the sum follows with `next_step`."""
         self._errors = errors
         self._occupied_ns = sums.occupied_ns
         self._last_fraction = self._fraction
-        self._fraction = sums.rest_time / sums.occupied_ns if sums.occupied_ns else 0.0
+        self._fraction = self._shared = 0.0
+        if sums.occupied_ns:
+            self._fraction = sums.rest_time / sums.occupied_ns
+            self._shared = self._spread.shared_ns / sums.occupied_ns
 
     def of_part(self, claimant: Claimant, until: Mark, *, ended: bool) -> float:
         """The variance of a claimant that was there for a part of this step."""
@@ -120,6 +100,8 @@ class PlacingErrors:
         variance = (errors.edge_mj[0] * (fraction if fresh else lacking)) ** 2
         variance += (errors.edge_mj[1] * (fraction if ended else lacking)) ** 2
         variance += (errors.placing_mj * fraction * (1 - covered)) ** 2
+        if claimant.kind is None:
+            variance += (errors.splitting_mj * fraction * self._shared) ** 2
         return variance + (fraction * errors.noise_mj) ** 2 + (fraction * errors.idle_noise_mj) ** 2
 
     def of_cut(self, fraction: float, here: Mark) -> float:
@@ -138,11 +120,8 @@ class PlacingErrors:
             errors, fraction = self._errors, self._fraction
             variance = (errors.edge_mj[0] * (fraction - self._last_fraction)) ** 2
             variance += (fraction * errors.noise_mj) ** 2
-            self.total += variance + errors.placing_mj**2 * self._spread.relative(
+            self._split_total += (fraction * self._shared * errors.splitting_mj) ** 2
+            self._total += variance + errors.placing_mj**2 * self._spread.relative(
                 self._occupied_ns, fraction
             )
         self._spread = _Spread()
-
-    def clear(self) -> None:
-        """Starts the sum anew."""
-        self.total = 0.0

@@ -1,6 +1,7 @@
 """Where within one step its energy was used (DESIGN.md, rule 3)."""
 
 from dataclasses import dataclass
+from math import inf
 
 from greend.energy.timeline import Step
 
@@ -13,13 +14,15 @@ class Shape:
     """One step's energy as rates in mJ/ns, constant over the step.
 
     `floor` and `background` hold over the whole step, `rest` over its occupied
-    time, `remainder` (what nobody can have drawn while occupied) over the whole.
+    time, `remainder` (what nobody can have drawn while occupied) over the whole;
+    `highest` is the most that the rest can be.
     """
 
     floor: float
     background: float
     rest: float
     remainder: float
+    highest: float = inf
 
     @property
     def unattributed(self) -> float:
@@ -41,14 +44,15 @@ def shape(
     floor = min(mw_to_rate(floor_mw), mean)
     background = min(mw_to_rate(background_mw), mean - floor)
     above_mj = energy_mj - (floor + background) * duration_ns
+    highest = inf
+    if step.power_limit_mw is not None:
+        limit = mw_to_rate(step.power_limit_mw) * LIMIT_MARGIN
+        highest = max(limit - floor - background, 0.0)
     rest = 0.0
     if occupied_ns and above_mj > 0:
-        rest = above_mj / occupied_ns
-        if step.power_limit_mw is not None:
-            highest = mw_to_rate(step.power_limit_mw) * LIMIT_MARGIN - floor - background
-            rest = min(rest, max(highest, 0.0))
+        rest = min(above_mj / occupied_ns, highest)
     remainder = max(above_mj - rest * occupied_ns, 0.0) / duration_ns
-    return Shape(floor, background, rest, remainder)
+    return Shape(floor, background, rest, remainder, highest)
 
 
 def mw_to_rate(power_mw: float) -> float:

@@ -10,6 +10,7 @@ Events only mark where in the step they are; what they settle is settled when th
 ends, in their order, as only then its energy is placed.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +18,7 @@ from functools import partial
 from greend.energy.claims import Claim, Claimant, Iteration, Phase, Tally
 from greend.energy.closed_step import FACTS
 from greend.energy.placing import PlacingErrors, StepErrors
+from greend.energy.power_model import Kind
 from greend.energy.running import Mark, Rates, RunningSums
 from greend.model import NS_PER_MS, Flag, Share, Source
 
@@ -36,6 +38,7 @@ class Stretch:
     floor_weight: int
     rest_weight: int
     open_count: int
+    kind: Kind
 
 
 class Sharing:
@@ -48,6 +51,7 @@ class Sharing:
         self._paused: dict[str, Claim] = {}
         self._running: list[Iteration] = []
         self._rest_weight = 0
+        self._claimants = 0
         # Ended; the rest is theirs until `_fallen_ns` if nobody claims it meanwhile.
         self._falling: list[Claimant] = []
         self._falling_weight = 0
@@ -83,6 +87,11 @@ class Sharing:
         return self._sums.occupied_ns
 
     @property
+    def times_ns(self) -> Counter[Kind]:
+        """The same by what was done."""
+        return self._sums.times_ns
+
+    @property
     def falling(self) -> bool:
         """Whether work falls off after its windows ended."""
         return bool(self._falling)
@@ -112,13 +121,27 @@ class Sharing:
         if length_ns <= 0:
             return
         rest_weight = self._rest_weight or self._falling_weight
-        self._sums.advance(length_ns, self._floor_weight, rest_weight)
+        kind = self._kind()
+        self._sums.advance(length_ns, self._floor_weight, rest_weight, kind)
         if rest_weight:
-            self._placing.add_piece(length_ns, rest_weight)
+            self._placing.add_piece(length_ns, rest_weight, self._claimants or 1)
         self.stretches.append(
-            Stretch(self._now_ns, until_ns, self._floor_weight, self._rest_weight, self.open_count)
+            Stretch(
+                self._now_ns,
+                until_ns,
+                self._floor_weight,
+                self._rest_weight,
+                self.open_count,
+                kind,
+            )
         )
         self._now_ns = until_ns
+
+    def _kind(self) -> Kind:
+        """What is done now: of overlapping iterations, the one that began first."""
+        if self._rest_weight:
+            return self._running[0].kind if self._running else None
+        return self._falling[-1].kind if self._falling else None
 
     def end_step(
         self, rates: Rates, errors: StepErrors, facts: frozenset[Flag | Source]
@@ -138,7 +161,7 @@ class Sharing:
             claimant.variance += placing.of_part(claimant, sums.now, ended=False)
         placing.next_step()
         for claimant in begun:
-            claimant.variance_since = placing.total
+            claimant.variance_since = placing.total_of(claimant)
         settled, self._settled = self._settled, []
         return settled
 
@@ -248,7 +271,7 @@ class Sharing:
                     tally.add_floor(claim.weight, claim.floor_since, now)
             claim.seen(now, self._fact_counts)
         self._sums = RunningSums()
-        self._placing.clear()
+        self._placing = PlacingErrors()
         for claim in claims:
             claim.begun, claim.fact_counts = self._sums.now, self._fact_counts
             claim.floor_since = None if claim.floor_since is None else claim.begun
@@ -275,7 +298,7 @@ class Sharing:
     def _drop(self, claim: Claim) -> None:
         """A window claims the rest by itself no longer, though its work goes on."""
         if claim.own is not None:
-            self._rest_weight -= claim.own.weight
+            self._retire(claim.own)
             self._finish(claim.own)
 
     def _recompose(self, claim: Claim) -> None:
@@ -283,7 +306,7 @@ class Sharing:
         for iteration in self._running:
             if claim.window_id in iteration.costs:
                 if iteration.claimant is not None:
-                    self._rest_weight -= iteration.claimant.weight
+                    self._retire(iteration.claimant)
                     self._finish(iteration.claimant)
                 self._compose(iteration)
 
@@ -295,19 +318,24 @@ class Sharing:
         if cost_sum > 0:
             weight = sum(claim.weight for claim, _ in members)
             parts = {claim: cost / cost_sum for claim, cost in members if cost > 0}
-            iteration.claimant = self._join(weight, parts)
+            iteration.claimant = self._join(weight, parts, iteration.kind)
 
-    def _join(self, weight: int, members: dict[Claim, float]) -> Claimant:
-        claimant = Claimant(weight, members, self._sums.here())
+    def _join(self, weight: int, members: dict[Claim, float], kind: Kind = None) -> Claimant:
+        claimant = Claimant(weight, members, self._sums.here(), kind)
         for claim in members:
             claim.claimants.append(claimant)
         self._rest_weight += weight
+        self._claimants += 1
         self._begun[claimant] = None
         return claimant
 
+    def _retire(self, claimant: Claimant) -> None:
+        self._rest_weight -= claimant.weight
+        self._claimants -= 1
+
     def _leave(self, claimant: Claimant) -> None:
         # Also where others go on: who leaves at the same instant falls off together.
-        self._rest_weight -= claimant.weight
+        self._retire(claimant)
         self._falling.append(claimant)
         self._falling_weight += claimant.weight
         self._fallen_ns = self._now_ns + FALL_TIME_NS
@@ -366,7 +394,8 @@ class Sharing:
         tally.add_rest(sign * claimant.weight * part, claimant.begun, until)
         variance = claimant.variance
         if claimant.variance_since is not None:
-            variance += claimant.weight**2 * (self._placing.total - claimant.variance_since)
+            total = self._placing.total_of(claimant)
+            variance += claimant.weight**2 * (total - claimant.variance_since)
         tally.variance += sign * part * part * variance
 
     def _cut(

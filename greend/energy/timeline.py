@@ -22,7 +22,7 @@ class Step:
     `placed` is False when it is known but nobody knows when in the step it was
     used. `unknown_ns` is time whose energy will never be known. `start_error_ns` and
     `end_error_ns` are how far its ends may lie from where they were found, `noise_mj` how far
-    `energy_mj` may be from what was used (1 σ; of integrated power).
+    integrated power may be from what was used (1 σ).
     `utilization_percent` is the highest seen in the step, `sm_clock_mhz` the mean.
     """
 
@@ -82,6 +82,11 @@ class Timeline:
         self.closed_until_ns: int | None = None
         self._closed_error_ns = 0.0
 
+    @property
+    def sharp(self) -> bool:
+        """Whether steps are located as well as they can be; if not, more samples help."""
+        return self._source is Source.POWER or self._locator.sharp
+
     def add(self, sample: Sample) -> None:
         """Takes a sample; one without energy (or power) says only how busy the device was."""
         self._note_activity(sample)
@@ -102,7 +107,7 @@ class Timeline:
             # The readings were taken at some time within their calls.
             low = self._last.monotonic_ns - self._last.call_ns / 2
             high = now + sample.call_ns / 2
-            seen = Interval(max(low, high - self._locator.period.high), high)
+            seen = Interval(max(low, high - self._locator.longest_period_ns), high)
             if energy_mj == before:
                 self._locator.unchanged(now - sample.call_ns / 2 - self._changed_ns)
             elif 0 < energy_mj - before <= absurd_mj:
@@ -126,10 +131,10 @@ class Timeline:
         start_ns = self.closed_until_ns
         if start_ns is None:
             start = self._locator.locate(before.seen)
-            start_ns, self._closed_error_ns = round(start.middle), start.half
+            start_ns, self._closed_error_ns = round(start.at_ns), start.sigma_ns
         end = self._locator.locate(edge.seen)
-        end_ns = max(round(end.middle), start_ns + 1)
-        start_error_ns, self._closed_error_ns = self._closed_error_ns, end.half
+        end_ns = max(round(end.at_ns), start_ns + 1)
+        start_error_ns, self._closed_error_ns = self._closed_error_ns, end.sigma_ns
         self.closed_until_ns = end_ns
         silent, self._silent = self._silent, False
         unknown = edge.reset or edge.unknown
@@ -145,7 +150,7 @@ class Timeline:
             sm_clock_mhz=edge.clock_sum_mhz / edge.clock_count if edge.clock_count else None,
             power_limit_mw=edge.power_limit_mw,
             start_error_ns=start_error_ns,
-            end_error_ns=end.half,
+            end_error_ns=end.sigma_ns,
             noise_mj=edge.noise_mj,
         )
 

@@ -28,8 +28,9 @@ IDLE_FLUSH_NS = 10 * NS_PER_S
 class MeterSettings:
     """How the meter measures (DESIGN.md, rules 9 and 12).
 
-    A device that was just found is looked at more often for as long as a fast spell
-    lasts: where its counter's steps lie is learnt once, and everything rests on it.
+    A device that was just found, or was not looked at often for a while, is looked at more
+    often until it is known where its counter's steps lie, as everything rests on that; for
+    at most as long as a fast spell lasts.
     """
 
     first_interval_ns: int = 10 * NS_PER_MS
@@ -191,12 +192,14 @@ class Meter:
         settings = self.settings
         if device.ledger.busy or device.watchers:
             device.fast_until_ns = now_ns + settings.fast_after_ns
-        if now_ns < device.found_ns + settings.fast_after_ns:
-            interval_ns = min(settings.first_interval_ns, settings.fast_interval_ns)
-        elif now_ns < device.fast_until_ns:
-            interval_ns = settings.fast_interval_ns
-        else:
+        if now_ns >= device.fast_until_ns:
             interval_ns = settings.slow_interval_ns
+            device.sharpen_until_ns = 0
+        else:
+            interval_ns = settings.fast_interval_ns
+            device.sharpen_until_ns = device.sharpen_until_ns or now_ns + settings.fast_after_ns
+            if now_ns < device.sharpen_until_ns and not device.ledger.timeline.sharp:
+                interval_ns = min(settings.first_interval_ns, interval_ns)
         if interval_ns != device.interval_ns:
             device.interval_ns = interval_ns
             self._pace.set_interval(device.info.uuid, interval_ns)

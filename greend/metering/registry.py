@@ -21,6 +21,8 @@ class MeteredDevice:
     latest: Sample | None = None
     lost_reason: str | None = None
     fast_until_ns: int = 0
+    # Of this fast spell, until when samples may come more often still; 0 in none.
+    sharpen_until_ns: int = 0
     interval_ns: int = 0
     watchers: int = 0
     found_ns: int = 0

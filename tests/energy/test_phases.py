@@ -135,7 +135,7 @@ def test_weights_hold_over_the_whole_range_after_a_year() -> None:
     hour_ns = 3_600 * NS_PER_S
     sharing = Sharing()
     rates = Rates(floor=60e-6, rest=240e-6, device=60e-6)
-    errors = StepErrors((0.0, 0.0), 0.0, 0.0, 0.0)
+    errors = StepErrors((0.0, 0.0), 0.0, 0.0, 0.0, 0.0)
     old = [
         Claim("old", "", round(1e-3 / WEIGHT_UNIT), 0),
         Claim("big", "", round(1e6 / WEIGHT_UNIT), 0),

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import DatabaseError
 
 from greend.errors import Unavailable
@@ -24,7 +24,9 @@ def open_engine(path: Path, *, synchronous: str = "normal") -> Engine:
     changes of the schema.
     """
     engine = create_engine(
-        f"sqlite+pysqlite:///{path}", connect_args={"isolation_level": None, "timeout": 5.0}
+        # Not as text, in which some signs of a path would mean something else.
+        URL.create("sqlite+pysqlite", database=str(path)),
+        connect_args={"isolation_level": None, "timeout": 5.0},
     )
 
     @event.listens_for(engine, "connect")

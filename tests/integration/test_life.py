@@ -227,6 +227,16 @@ def test_a_start_that_cannot_be_says_what_to_do(
     assert "Traceback" not in ended.stderr
 
 
+def test_the_database_lies_in_the_state_directory_whatever_that_is_called(tmp_path: Path) -> None:
+    state = tmp_path / "a?mode=rwc&b%41 #ü'"
+    with daemon("--simulate", "h100x1", "--state-dir", str(state)) as running:
+        with running.stub() as stub:
+            stub.StartWindow(pb.StartWindowRequest())
+        assert running.stop() == 0
+    assert {path.name for path in tmp_path.iterdir()} == {state.name}
+    assert (state / "greend.db").stat().st_size > 0
+
+
 def test_a_database_of_a_newer_version_is_refused_untouched(tmp_path: Path) -> None:
     with daemon("--simulate", "h100x1") as running:
         running.stop()

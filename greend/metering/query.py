@@ -5,8 +5,10 @@ import base64
 import binascii
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from greend.errors import GreendError, InvalidArgument
 from greend.metering.checks import MOST_TAGS, check_key, check_tags
@@ -14,6 +16,8 @@ from greend.metering.registry import DeviceRegistry, check_device
 from greend.metering.summary import Group, summarize
 from greend.model import NS_PER_S, Window, WindowState
 from greend.store.reader import Key, StoreReader, WindowQuery
+
+Result = TypeVar("Result")
 
 USUAL_PAGE, LARGEST_PAGE = 100, 1000
 LONGEST_BUCKET_S = 1e9
@@ -59,7 +63,11 @@ class Query:
         if not 1 <= size <= LARGEST_PAGE:
             raise InvalidArgument(f"page_size: {size} is not between 1 and {LARGEST_PAGE}")
         after = _from_token(page_token) if page_token else None
-        found = await asyncio.to_thread(self._reader.windows, query, limit=size + 1, after=after)
+        found = await _read(
+            lambda given_up: self._reader.windows(
+                query, limit=size + 1, after=after, given_up=given_up
+            )
+        )
         page = found[:size]
         token = ""
         if len(found) > size:
@@ -84,11 +92,11 @@ class Query:
         if idle not in ("", "include", "exclude"):
             raise InvalidArgument(f"idle: {idle!r} is neither 'include' nor 'exclude'")
 
-        def read() -> list[Group]:
-            windows = self._reader.measured(query, by)
+        def read(given_up: threading.Event) -> list[Group]:
+            windows = self._reader.measured(query, by, given_up)
             return summarize(windows, by, bucket_s=bucket_s, include_idle=idle != "exclude")
 
-        return await asyncio.to_thread(read)
+        return await _read(read)
 
     async def ledger(
         self, devices: Sequence[str], since_unix_ns: int | None, until_unix_ns: int | None
@@ -137,6 +145,17 @@ class Query:
         known = dict.fromkeys((*self._registry.devices, *stored))
         for uuid in uuids:
             check_device(uuid, known)
+
+
+async def _read(read: Callable[[threading.Event], Result]) -> Result:
+    """Reads in a thread, which ends soon after its caller has given up: there are few, and
+    the daemon waits for them when it ends.
+    """
+    given_up = threading.Event()
+    try:
+        return await asyncio.to_thread(read, given_up)
+    finally:
+        given_up.set()
 
 
 def _check_interval(since_unix_ns: int | None, until_unix_ns: int | None) -> None:

@@ -1,5 +1,6 @@
 """Windows in groups: sums, means, quantiles."""
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -37,8 +38,9 @@ class Group:
 @dataclass(slots=True)
 class _Sums:
     count: int = 0
-    energies_j: list[float] = field(default_factory=list)
-    per_token_j: list[float] = field(default_factory=list)
+    # Compact: there may be millions.
+    energies_j: "array[float]" = field(default_factory=lambda: array("d"))
+    per_token_j: "array[float]" = field(default_factory=lambda: array("d"))
     tokens: dict[str, int] = field(default_factory=dict)
 
 
@@ -87,10 +89,10 @@ def summarize(
     return sorted(made, key=lambda group: (group.start_unix_ns or 0, -group.energy_j))
 
 
-def _statistics(values: list[float]) -> Statistics | None:
+def _statistics(values: "array[float]") -> Statistics | None:
     """Quantiles are nearest-rank: values that occurred."""
     if not values:
         return None
-    values.sort()
-    p50, p95, p99 = (values[-(-len(values) * percent // 100) - 1] for percent in (50, 95, 99))
-    return Statistics(fmean(values), p50, p95, p99)
+    ordered = sorted(values)
+    p50, p95, p99 = (ordered[-(-len(ordered) * percent // 100) - 1] for percent in (50, 95, 99))
+    return Statistics(fmean(ordered), p50, p95, p99)

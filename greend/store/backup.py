@@ -11,13 +11,12 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 from greend.errors import ResourceExhausted
+from greend.store.engine import INSTRUCTIONS_BETWEEN_LOOKS
 
 # Directories beside the database; one that is left there is of a run that was killed.
 _PREFIX = ".greend-backup-"
 # What the store may need itself meanwhile.
 _RESERVE_BYTES = 16 * 2**20
-# Every few ms.
-_INSTRUCTIONS_BETWEEN_LOOKS = 100_000
 
 
 def remove_leftovers(database: Path) -> None:
@@ -48,7 +47,7 @@ def copy_database(database: Path, stopped: threading.Event) -> BinaryIO:
 
 def _connect(database: Path, stopped: threading.Event) -> sqlite3.Connection:
     connection = sqlite3.connect(database, isolation_level=None)
-    connection.set_progress_handler(stopped.is_set, _INSTRUCTIONS_BETWEEN_LOOKS)
+    connection.set_progress_handler(stopped.is_set, INSTRUCTIONS_BETWEEN_LOOKS)
     return connection
 
 

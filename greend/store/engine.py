@@ -1,8 +1,12 @@
 """Opening the database: pragmas, migrations."""
 
 import logging
+import sqlite3
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,8 @@ log = logging.getLogger(__name__)
 
 DATABASE_NAME = "greend.db"
 MIGRATIONS = Path(__file__).parent / "migrations"
+# SQLite looks so often whether somebody still waits for it: every few ms.
+INSTRUCTIONS_BETWEEN_LOOKS = 100_000
 
 
 def open_engine(path: Path, *, synchronous: str = "normal") -> Engine:
@@ -39,6 +45,24 @@ def open_engine(path: Path, *, synchronous: str = "normal") -> Engine:
         connection.exec_driver_sql("BEGIN")
 
     return engine
+
+
+@contextmanager
+def reading(engine: Engine, given_up: threading.Event | None = None) -> Iterator[Connection]:
+    """A connection to read with. Raises InterruptedError soon after `given_up` is set."""
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        if given_up is not None:
+            driver.set_progress_handler(given_up.is_set, INSTRUCTIONS_BETWEEN_LOOKS)
+        try:
+            yield connection
+        except DatabaseError as error:
+            if getattr(error.orig, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
+                raise InterruptedError from None
+            raise
+        finally:
+            driver.set_progress_handler(None, 0)
 
 
 def migrate(engine: Engine) -> None:

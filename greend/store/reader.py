@@ -1,6 +1,7 @@
 """Reading what is kept. Called from threads, never from the event loop."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -8,10 +9,14 @@ from sqlalchemy import Engine, Select, and_, func, or_, select, tuple_
 from sqlalchemy import exists as sql_exists
 
 from greend.model import AMOUNTS, Booking, DeviceRecord, Window, WindowState
+from greend.store.engine import reading
 from greend.store.records import row_to_device, row_to_window
 from greend.store.schema import DeviceRow, MinuteRow, WindowRow
 
 Key = tuple[int, str]
+
+# Rows that are held at once where there may be millions.
+ROWS_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,10 @@ class MeasuredWindow(NamedTuple):
 
 
 class StoreReader:
-    """Windows, the ledger's minutes and devices, as committed."""
+    """Windows, the ledger's minutes and devices, as committed.
+
+    What takes `given_up` raises InterruptedError soon after it is set.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -47,11 +55,18 @@ class StoreReader:
     def window(self, window_id: str) -> Window | None:
         """One window, or None."""
         query = select(WindowRow.__table__).where(WindowRow.window_id == window_id)
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             row = connection.execute(query).mappings().one_or_none()
         return None if row is None else row_to_window(dict(row))
 
-    def windows(self, query: WindowQuery, *, limit: int, after: Key | None = None) -> list[Window]:
+    def windows(
+        self,
+        query: WindowQuery,
+        *,
+        limit: int,
+        after: Key | None = None,
+        given_up: threading.Event | None = None,
+    ) -> list[Window]:
         """Windows, newest start first; `after` is the (start, id) of the last one had."""
         statement = where(select(WindowRow.__table__), query)
         if after is not None:
@@ -61,11 +76,13 @@ class StoreReader:
         statement = statement.order_by(
             WindowRow.start_unix_ns.desc(), WindowRow.window_id.desc()
         ).limit(limit)
-        with self._engine.connect() as connection:
+        with reading(self._engine, given_up) as connection:
             return [row_to_window(dict(row)) for row in connection.execute(statement).mappings()]
 
-    def measured(self, query: WindowQuery, by: Sequence[str]) -> list[MeasuredWindow]:
-        """What summaries need of final windows."""
+    def measured(
+        self, query: WindowQuery, by: Sequence[str], given_up: threading.Event | None = None
+    ) -> Iterator[MeasuredWindow]:
+        """What summaries need of final windows, read as it is asked for."""
         values = [func.json_extract(WindowRow.tags, f'$."{key}"') for key in by]
         statement = where(
             select(
@@ -79,14 +96,15 @@ class StoreReader:
             ),
             query,
         ).where(WindowRow.state == WindowState.FINAL)
-        with self._engine.connect() as connection:
-            rows = connection.execute(statement)
-            return [MeasuredWindow._make((*row[:6], tuple(row[6:]))) for row in rows]
+        with reading(self._engine, given_up) as connection:
+            rows = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(statement)
+            for row in rows:
+                yield MeasuredWindow._make((*row[:6], tuple(row[6:])))
 
     def unfinished(self) -> list[Window]:
         """Windows that a former run left open or stopped."""
         statement = select(WindowRow.__table__).where(WindowRow.state != WindowState.FINAL)
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             return [row_to_window(dict(row)) for row in connection.execute(statement).mappings()]
 
     def ledger(
@@ -109,12 +127,12 @@ class StoreReader:
             statement = statement.where(MinuteRow.minute_unix_s >= since_unix_s)
         if until_unix_s is not None:
             statement = statement.where(MinuteRow.minute_unix_s < until_unix_s)
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             return [(Booking(*row[:-1]), row[-1]) for row in connection.execute(statement)]
 
     def devices(self) -> list[DeviceRecord]:
         """Every device ever seen."""
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             rows = connection.execute(select(DeviceRow.__table__)).mappings()
             return [row_to_device(dict(row)) for row in rows]
 

@@ -21,6 +21,7 @@ DATABASE_NAME = "greend.db"
 MIGRATIONS = Path(__file__).parent / "migrations"
 # SQLite looks so often whether somebody still waits for it: every few ms.
 INSTRUCTIONS_BETWEEN_LOOKS = 100_000
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def open_engine(path: Path, *, synchronous: str = "normal") -> Engine:
@@ -49,7 +50,11 @@ def open_engine(path: Path, *, synchronous: str = "normal") -> Engine:
 
 @contextmanager
 def reading(engine: Engine, given_up: threading.Event | None = None) -> Iterator[Connection]:
-    """A connection to read with. Raises InterruptedError soon after `given_up` is set."""
+    """A connection to read with.
+
+    Raises InterruptedError soon after `given_up` is set, and Unavailable if what is read
+    is damaged.
+    """
     with engine.connect() as connection:
         driver = connection.connection.driver_connection
         assert isinstance(driver, sqlite3.Connection)
@@ -58,9 +63,15 @@ def reading(engine: Engine, given_up: threading.Event | None = None) -> Iterator
         try:
             yield connection
         except DatabaseError as error:
-            if getattr(error.orig, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
+            code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # without what is finer
+            if code == sqlite3.SQLITE_INTERRUPT:
                 raise InterruptedError from None
-            raise
+            if code not in _DAMAGE:
+                raise
+            raise Unavailable(
+                f"the database {engine.url.database} is damaged ({error.orig}): `greend doctor`"
+                " says what to do"
+            ) from error
         finally:
             driver.set_progress_handler(None, 0)
 

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Engine, Select, func, select, tuple_
 
 from greend.model import NS_PER_S, WindowState
+from greend.store.engine import reading
 from greend.store.reader import Key, WindowQuery, where
 from greend.store.schema import MinuteRow, WindowRow
 
@@ -35,7 +36,7 @@ class Prunable:
         """All windows that `windows` would give."""
         start = WindowRow.start_unix_ns
         statement = _final(query, func.count(), func.min(start), func.max(start))
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             return Extent(*connection.execute(statement).one())
 
     def windows(self, query: WindowQuery, *, limit: int, after: Key | None = None) -> list[Key]:
@@ -47,13 +48,13 @@ class Prunable:
         statement = _final(query, *key).order_by(*key).limit(limit)
         if after is not None:
             statement = statement.where(tuple_(*key) > tuple_(*after))
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             return [(start, window_id) for start, window_id in connection.execute(statement)]
 
     def count_minutes(self, since_unix_ns: int | None, until_unix_ns: int) -> int:
         """How many minutes lie as a whole in an interval; a minute of each device counts."""
         statement = _whole(since_unix_ns, until_unix_ns, func.count(MinuteRow.device))
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             return int(connection.execute(statement).scalar_one())
 
     def minutes(
@@ -62,12 +63,12 @@ class Prunable:
         """Some of these minutes."""
         key = MinuteRow.device, MinuteRow.minute_unix_s
         statement = _whole(since_unix_ns, until_unix_ns, *key).limit(limit)
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             return [(device, minute_s) for device, minute_s in connection.execute(statement)]
 
     def used_bytes(self) -> int:
         """What the database takes, without pages that are free to be used again."""
-        with self._engine.connect() as connection:
+        with reading(self._engine) as connection:
             return used_bytes(lambda query: connection.exec_driver_sql(query).scalar_one())
 
 

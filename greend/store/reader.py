@@ -46,7 +46,8 @@ class MeasuredWindow(NamedTuple):
 class StoreReader:
     """Windows, the ledger's minutes and devices, as committed.
 
-    What takes `given_up` raises InterruptedError soon after it is set.
+    Everything raises Unavailable from a damaged database; what takes `given_up` raises
+    InterruptedError soon after it is set.
     """
 
     def __init__(self, engine: Engine) -> None:

@@ -3,11 +3,13 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 
+import grpc
 import pytest
 
 import greend_client
@@ -110,3 +112,18 @@ def test_the_asyncio_client_measures_tasks_that_overlap(running: Daemon) -> None
     assert whole is not None
     assert sum(energy or 0 for energy in energies) == pytest.approx(whole, rel=0.1)
     assert all(result.parent_id is None for result in results), "tasks are no parents"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_daemon_that_ends_before_it_has_answered_is_said_to(number: signal.Signals) -> None:
+    with (
+        daemon("--simulate", "h100x1") as ending,
+        greend_client.Client(ending.address) as client,
+        client.watch_samples() as samples,
+    ):
+        next(samples)
+        ending.stop(number)
+        with pytest.raises(greend_client.GreendError, match="ended before it had answered") as told:
+            list(samples)
+        assert told.value.code is grpc.StatusCode.UNAVAILABLE
+        assert ending.address in str(told.value)

@@ -3,6 +3,7 @@
 import grpc
 
 _NOBODY = ("failed to connect", "errors resolving", "DNS resolution failed", "empty address list")
+_GONE = ("Socket closed", "Cancelling all calls", "Connection reset by peer")
 
 
 class GreendError(Exception):
@@ -40,10 +41,16 @@ def from_rpc(error: grpc.RpcError, address: str, *, control: bool = False) -> Gr
             f"(sudo usermod -aG {group} $USER, then log in again)",
             code,
         )
-    # gRPC's own words for "nobody there"; a daemon that answers UNAVAILABLE
+    # gRPC's own words for "nobody there" or "gone"; a daemon that answers UNAVAILABLE
     # says something of its own.
     if code is grpc.StatusCode.UNAVAILABLE and any(words in details for words in _NOBODY):
         return unreachable(address, control=control)
+    if code is grpc.StatusCode.UNAVAILABLE and any(words in details for words in _GONE):
+        return GreendError(
+            f"the greend daemon at {address} ended before it had answered: ask again when it is "
+            "back (greenctl status --wait 60)",
+            code,
+        )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return GreendError(f"the daemon at {address} did not answer in time", code)
     return GreendError(details, code)

@@ -151,8 +151,13 @@ async def _serve(
         exporter = _exporter(settings.metrics.address, recorder, meter, windows, writer, clock)
 
     fleet.start()
-    await control.open()
-    await reading.open()
+    try:
+        await control.open()
+        await reading.open()
+    except GreendError:
+        # Or gRPC has the last word.
+        await asyncio.gather(reading.close(0), control.close(0))
+        raise
     if exporter is not None:
         exporter.start()
     pruning = asyncio.create_task(_prune(pruner, settings.store.retention()))

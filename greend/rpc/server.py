@@ -1,5 +1,6 @@
 """The two doors: one server a socket, rights by the socket's group."""
 
+import contextlib
 import grp
 import logging
 import os
@@ -8,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -70,13 +72,22 @@ class Door:
     async def open(self) -> None:
         """Serves. The caller holds the lock of the runtime directory.
 
-        The socket has its mode before anybody can reach it.
+        The socket has its mode before anybody can reach it. Raises InvalidArgument if it
+        cannot be made.
         """
         reflection.enable_server_reflection(self.services, self.server)
-        self.path.unlink(missing_ok=True)
         mask = os.umask(0o777 & ~SOCKET_MODE)
         try:
-            self.server.add_insecure_port(f"unix:{self.path}")
+            self.path.unlink(missing_ok=True)
+            # gRPC reads it as a URI.
+            self.server.add_insecure_port(f"unix:{quote(str(self.path))}")
+        except (OSError, RuntimeError) as error:  # RuntimeError: gRPC's
+            log.debug("gRPC's reason", exc_info=error)
+            why = getattr(error, "strerror", None) or "see the log of --log-level debug"
+            raise InvalidArgument(
+                f"cannot make the socket {self.path} ({why}): remove what is in its place, or"
+                " choose another --runtime-dir"
+            ) from None
         finally:
             os.umask(mask)
         _give_to_group(self.path, self._group)
@@ -88,7 +99,8 @@ class Door:
         """Ends serving; calls in flight have `grace_s` to end."""
         await self._health.enter_graceful_shutdown()
         await self.server.stop(grace_s)
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
 
 # For doors without the rights of the control door.

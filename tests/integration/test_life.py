@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -225,6 +226,33 @@ def test_a_start_that_cannot_be_says_what_to_do(
     assert ended.returncode == 1
     assert words in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_what_is_in_the_place_of_a_socket_is_named_and_left(tmp_path: Path) -> None:
+    in_its_place = tmp_path / "greend.sock"
+    in_its_place.mkdir()  # as Docker does for a mount whose source is not there yet
+    running = Daemon(tmp_path)
+    with pytest.raises(AssertionError):
+        running.start("--simulate", "h100x1")
+    said = running.log.read_text().splitlines()[-1]
+    assert said.startswith(f"greend: cannot make the socket {in_its_place} (Is a directory)")
+    assert "Traceback" not in running.log.read_text()
+    assert in_its_place.is_dir()
+    assert not (tmp_path / "control.sock").exists()
+
+
+def test_the_sockets_lie_in_the_runtime_directory_whatever_that_is_called(tmp_path: Path) -> None:
+    runtime = tmp_path / "a%41 ?#"
+    running = Daemon(runtime)
+    runtime.mkdir()
+    running.address = f"unix:{quote(str(runtime))}/greend.sock"
+    try:
+        running.start("--simulate", "h100x1")
+        assert {path.name for path in runtime.glob("*.sock")} == {"greend.sock", "control.sock"}
+        assert running.stop() == 0
+    finally:
+        assert running.process is not None
+        running.process.kill()
 
 
 def test_the_database_lies_in_the_state_directory_whatever_that_is_called(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`greenctl backup` of a real daemon; of one that sends nonsense where that is the matter."""
 
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -67,6 +68,15 @@ def test_a_copy_is_written_checked_and_counted(real: Daemon, greenctl: Run, tmp_
     assert list(tmp_path.iterdir()) == [copy]
     with closing(sqlite3.connect(copy)) as database:
         assert database.execute("pragma integrity_check").fetchall() == [("ok",)]
+
+
+def test_what_is_no_file_is_not_overwritten(real: Daemon, greenctl: Run, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    arguments = ("backup", str(pipe), "--force")
+    assert "is no file" in greenctl(*arguments, code=2, GREEND_ADDRESS=real.address).stderr
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_a_copy_put_in_the_place_of_the_database_is_the_history_again(

@@ -33,6 +33,9 @@ def backup(file: Path, force: bool, as_json: bool, address: str | None) -> None:
         with open_client(address) as client:
             _receive(client, sys.stdout.buffer)
         return
+    if file.exists() and not file.is_file():
+        # Renamed to it, the copy would take a device's or a pipe's place.
+        raise click.UsageError(f"{file} is no file: choose another name, or write - into a pipe")
     if file.exists() and not force:
         raise click.UsageError(f"{file} exists: choose another name, or add --force")
     from greenctl.partial import written

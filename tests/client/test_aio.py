@@ -101,6 +101,16 @@ def test_reading_is_awaited(address: str, daemon: MemoryDaemon) -> None:
     within(test, address)
 
 
+def test_a_result_that_is_known_needs_no_time(address: str) -> None:
+    async def test(client: aio.Client) -> None:
+        with client.window() as window:
+            pass
+        known = await window.result(timeout=5)
+        assert await window.result(timeout=0) == known
+
+    within(test, address)
+
+
 def test_without_a_daemon_only_what_is_awaited_raises(socket: Path) -> None:
     async def test(client: aio.Client) -> None:
         async with client.window() as window:

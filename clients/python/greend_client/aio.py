@@ -58,9 +58,11 @@ class Window(Measured):
         self._require_stopped()
         record = self._record
         deadline = None if timeout is None else time.monotonic() + timeout
+        delivered = self._sender.delivered(record)
         try:
-            async with asyncio.timeout(timeout):
-                window = await asyncio.wrap_future(self._sender.delivered(record))
+            # What is known is no matter of time, though it is awaited.
+            async with asyncio.timeout(None if delivered.done() else timeout):
+                window = await asyncio.wrap_future(delivered)
         except TimeoutError:
             raise not_final(record, timeout) from None
         while window.state != "final":

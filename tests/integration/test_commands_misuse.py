@@ -50,6 +50,7 @@ def greenctl(
         (["windows", "--since", "soon"], 1, '"soon" is no time: write how long ago'),
         (["windows", "--since", f"{HUGE}s"], 1, "beyond the times"),
         (["windows", "--since", HUGE * 20 + "d"], 1, "is no time"),
+        (["windows", "--since", "1764077000"], 1, "in Python, Unix seconds"),
         (["windows", "--until", "9999-12-31"], 1, "beyond the times"),
         (["ledger", "--since", "0001-01-01T00:00Z"], 1, "beyond the times"),
         (["windows", "--since", "1h", "--until", "2h"], 1, "until_unix_ns: 3600."),

@@ -49,7 +49,7 @@ def unix_ns(when: When) -> int:
         text = f'"{when}"' if isinstance(when, str) else repr(when)
         raise GreendError(
             f'{text} is no time: write how long ago ("30m", "24h", "7d"), a date-time '
-            '("2025-01-31T12:00"), or give Unix seconds or a datetime',
+            '("2025-01-31T12:00"); in Python, Unix seconds or a datetime will do, too',
             grpc.StatusCode.INVALID_ARGUMENT,
         ) from None
     if not -(2**63) <= instant_ns < 2**63:

@@ -41,6 +41,22 @@ def test_a_summary_is_a_table_of_groups(address: str, greenctl: Run, daemon: Mem
     assert not daemon.requests[-1].HasField("bucket_s")
 
 
+def test_a_summary_tells_its_groups_apart_before_it_tells_more_figures(
+    address: str, greenctl: Run, daemon: MemoryDaemon
+) -> None:
+    models = ["llama-3-70b-instruct", "llama-3-8b-instruct"]
+    known = {"mean": 1000.5, "p50": 1000.5, "p95": 1000.5, "p99": 1000.5}
+    for model in models:
+        summed = group(tags={"model": model}, count=1200, energy_j=123456.7)
+        for statistics in (summed.joules_per_request, summed.joules_per_output_token):
+            for name, figure in known.items():
+                setattr(statistics, name, figure)
+        daemon.groups.append(summed)
+    lines = greenctl("summary", "--by", "model").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines[3:]] == models
+
+
 def test_a_summary_of_nothing_says_so(address: str, greenctl: Run) -> None:
     assert greenctl("summary").stdout == "No windows that are final.\n"
     assert '"1h"' in greenctl("summary", "--bucket", "soon", code=2).stderr

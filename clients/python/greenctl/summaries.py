@@ -13,8 +13,9 @@ def columns(groups: Sequence[Group], by: Sequence[str]) -> list[Column]:
     def column(title: str, cell: Callable[[Group], str], rank: int = 0) -> Column:
         return Column(title, [cell(group) for group in groups], rank)
 
+    # Long enough to tell models apart: figures go first.
     keys = [
-        Column(plain(key), [plain(group.tags.get(key) or UNKNOWN) for group in groups], least=8)
+        Column(plain(key), [plain(group.tags.get(key) or UNKNOWN) for group in groups], least=24)
         for key in by
     ]
     buckets = [column("from", lambda g: instant(g.start_unix_ns))]

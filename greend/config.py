@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,7 +116,9 @@ def load(
     values = _read(path, optional=file is None)
     # Where each value comes from: it is what the user has to change.
     origins = {(name, key): str(path) for name, section in values.items() for key in section}
-    for name, (section, key) in variables().items():
+    known = variables()
+    _check_spelling(environment, known)
+    for name, (section, key) in known.items():
         if name in environment:
             values.setdefault(section, {})[key] = environment[name]
             origins[section, key] = name
@@ -208,6 +210,18 @@ def _read(path: Path, *, optional: bool) -> dict[str, dict[str, Any]]:
             known = {name for owner, name in keys if owner == section}
             _check_known(key, known, f"key in [{section}]", path)
     return values
+
+
+def _check_spelling(environment: Iterable[str], known: Collection[str]) -> None:
+    """Refuses what is nearly a setting. Kubernetes puts other names in, for services named so."""
+    for name in environment:
+        if name.startswith("GREEND_") and name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+            if near:
+                raise InvalidArgument(
+                    f"configuration: the environment has {name}, which is no setting; did you"
+                    f" mean {near[0]!r}?"
+                )
 
 
 def _check_known(name: str, known: set[str], what: str, path: Path) -> None:

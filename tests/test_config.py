@@ -96,3 +96,18 @@ def test_a_wrong_environment_or_flag_is_named(tmp_path: Path) -> None:
         load(None, {}, {"daemon": {"state_dir": ""}})
     with pytest.raises(InvalidArgument, match="--config"):
         load(tmp_path / "none.toml", {}, {})
+
+
+def test_a_variable_that_is_nearly_a_setting_is_refused_with_the_setting() -> None:
+    for wrong, right in {
+        "GREEND_METERING_FASTHZ": "GREEND_METERING_FAST_HZ",
+        "GREEND_STORE_WINDOW_DAYS": "GREEND_STORE_WINDOWS_DAYS",
+        "GREEND_DAEMON_STATEDIR": "GREEND_DAEMON_STATE_DIR",
+    }.items():
+        with pytest.raises(InvalidArgument, match=f"{wrong}.*'{right}'"):
+            load(None, {wrong: "1"}, {})
+
+
+def test_variables_that_others_set_are_left_alone() -> None:
+    others = ("GREEND_PARENT_WINDOW", "GREEND_METRICS_PORT", "GREEND_METRICS_SERVICE_HOST")
+    assert load(None, dict.fromkeys(others, "1"), {}) == load(None, {}, {})

@@ -32,8 +32,9 @@ def uninstall(places: Places, *, purge: bool, say: Callable[[str], None]) -> Non
     # The unit preserves its runtime directory; without systemd it may be another's.
     sockets = _existing(places.runtime_dir) if live else []
     for path in [*removed, *sockets, *(kept(places) if purge else [])]:
+        left = f", a link: left {path.resolve()}" if path.is_symlink() else ""
         _remove(path)
-        say(f"removed {path}")
+        say(f"removed {path}{left}")
     if not removed:
         say("greend was not installed as a service")
     _remove_if_empty(places.drop_ins)
@@ -49,7 +50,7 @@ def _existing(*paths: Path) -> list[Path]:
 
 def _remove(path: Path) -> None:
     try:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     except OSError as error:
         raise PermissionDenied(
             f"cannot remove {error.filename or path}: {error.strerror}"

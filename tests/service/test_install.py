@@ -165,6 +165,19 @@ def test_purge_with_yes_does_not_ask(installed: Places) -> None:
     assert (done.returncode, contents(installed.root)) == (0, {})
 
 
+def test_purge_removes_a_link_to_the_data_and_says_where_they_are(
+    installed: Places, tmp_path: Path
+) -> None:
+    data = tmp_path / "greend.db"
+    data.write_text("joules")
+    installed.state_dir.parent.mkdir(parents=True)
+    installed.state_dir.symlink_to(tmp_path)
+    done = service("uninstall", "--purge", "--yes", "--root", str(installed.root))
+    assert (done.returncode, contents(installed.root)) == (0, {}), done.stderr
+    assert f"left {tmp_path}" in done.stdout
+    assert data.read_text() == "joules"
+
+
 @pytest.mark.parametrize("command", ["install", "uninstall"])
 def test_without_root_it_says_how_to_get_it(command: str) -> None:
     # What is imported before keeps a Python that only root can read out of the matter.

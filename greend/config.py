@@ -27,7 +27,9 @@ class Daemon(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "/run/greend"
     )
     group: Annotated[str, Meta(description="who may read and measure")] = "greend"
-    control_group: Annotated[str, Meta(description="who may set limits")] = "greend-control"
+    control_group: Annotated[str, Meta(description="who may set limits and delete history")] = (
+        "greend-control"
+    )
     log_level: Annotated[
         str, Meta(pattern="^(debug|info|warning|error)$", description="debug … error")
     ] = "info"

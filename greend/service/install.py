@@ -35,7 +35,7 @@ def install(places: Places, interpreter: Interpreter, *, start: bool, say: Say) 
     else:
         say("Not started. To do so: systemctl enable --now greend")
     say("Members of the group greend may measure and read: usermod -aG greend USER")
-    say("Members of greend-control may set limits on the GPUs.")
+    say("Members of greend-control may set limits on the GPUs and delete history.")
 
 
 def _check_lasting(places: Places, interpreter: Interpreter, say: Say) -> None:

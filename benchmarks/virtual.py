@@ -27,7 +27,7 @@ CALL_NS = 20_000
 WALL_OFFSET_NS = 1_700_000_000 * NS_PER_S
 
 # What is told, in this order at one instant.
-_START, _STOP = range(2)
+_START, _ITERATION, _STOP = range(3)
 
 
 class VirtualDevice:
@@ -111,16 +111,23 @@ class Play:
             yield now_ns
 
     def _events(self) -> Iterator[tuple[int, int, int]]:
-        windows = self._scenario.windows
+        windows, iterations = self._scenario.windows, self._scenario.iterations
         events = [(one.start_ns, _START, number) for number, one in enumerate(windows)]
         events += [(one.stop_ns, _STOP, number) for number, one in enumerate(windows)]
+        events += [(one.stop_ns, _ITERATION, number) for number, one in enumerate(iterations)]
         return iter(sorted(events))
 
     def _tell(self, event: tuple[int, int, int]) -> None:
         _, kind, number = event
+        if kind == _ITERATION:
+            iteration = self._scenario.iterations[number]
+            self.ledger.iterate(iteration.start_ns, iteration.stop_ns, iteration.costs)
+            return
         window = self._scenario.windows[number]
         if kind == _START:
-            self.ledger.start(window.name, window.start_ns, 1.0)
+            self.ledger.start(
+                window.name, window.start_ns, 1.0, iteration_driven=window.iteration_driven
+            )
         else:
             self.ledger.stop(window.name, window.stop_ns)
 
@@ -133,7 +140,8 @@ def play(scenario: Scenario, seed: str) -> tuple[list[Case], Totals]:
     for window in scenario.windows:
         if window.counted:
             share = played.shares[window.name]
-            cases.append(Case(window.truth_j, share.own_mj / 1e3, None, share.flags))
+            bound_mj = share.correlated_mj + share.independent_mj
+            cases.append(Case(window.truth_j, share.own_mj / 1e3, bound_mj / 1e3, share.flags))
     booked_j = {name: amount / 1e3 for name, amount in played.amounts.items()}
     return cases, Totals(
         booked_j["measured_mj"],

@@ -1,36 +1,32 @@
-"""`scripts/bench accuracy`: mean absolute error of isolated windows, by length."""
+"""`scripts/bench accuracy`: energies of windows beside the truth, by class of windows.
 
+`python -m benchmarks.accuracy CLASS ...` measures these classes alone.
+"""
+
+import sys
 import time
-from statistics import mean, median
+from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.isolated import BASE_W, MS, measure
-
-LENGTHS_MS = (100, 500, 2000)
-TARGETS = {100: 0.08, 500: 0.05, 2000: 0.02}
-WINDOWS = 100
+from benchmarks import real
+from benchmarks.classes import named, parser
+from benchmarks.figures import print_tables
+from greend.model import Flag
 
 
-def main() -> None:
-    """Prints the table."""
-    seed = time.time_ns()
-    by_length = measure([length * MS for length in LENGTHS_MS], WINDOWS, seed)
-    table = Table(
-        title=f"Isolated windows on A100-like counters of 100 ms, jitter 1 ms, idle {BASE_W:g} W",
-        caption=f"Random seed {seed}.",
+def main(arguments: Sequence[str] = ()) -> None:
+    """Prints the tables."""
+    given = parser("benchmarks.accuracy", "Real time: client, daemon, double.").parse_args(
+        arguments
     )
-    for column in ("length", "windows", "mean |error|", "median", "largest", "target"):
-        table.add_column(column, justify="right")
-    for length, cases in by_length.items():
-        errors = [abs(case.error) for case in cases]
-        table.add_row(
-            f"{length // MS} ms",
-            str(len(errors)),
-            f"{mean(errors):.2%}",
-            f"{median(errors):.2%}",
-            f"{max(errors):.2%}",
-            f"{TARGETS[length // MS]:.0%}",
-        )
-    Console(width=100).print(table)
+    begun = time.monotonic()
+    all_figures = []
+    for kind in named(given.classes):
+        figures = real.measure(kind, given.seed)
+        all_figures.append(figures)
+        late = sum(Flag.LATE in case.flags for case in figures.cases)
+        print(f"   {time.monotonic() - begun:4.0f} s {kind.name}: {late} told late", flush=True)
+    print_tables(all_figures, f"Real time, seed {given.seed}.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,6 +1,9 @@
 """The classes of windows that the accuracy bench measures, and what it demands of each."""
 
+import argparse
 import random
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,7 +46,7 @@ CLASSES: Sequence[Class] = (
     Class("isolated-10s", isolated(10 * S), 0.001),
     Class("poisson-8", poisson(8), 0.01, windows=50),
     Class("poisson-64", poisson(64), 0.01, devices=4, windows=250),
-    Class("poisson-256", poisson(256), 0.01, devices=2, windows=1000),
+    Class("poisson-256", poisson(256), 0.01, devices=1, windows=2000),
     Class("engine", engine, 0.02, devices=4, windows=120),
     Class("untracked", untracked(bursts=False), 0.05, steady=True),
     Class("bursts", untracked(bursts=True), 0.25),
@@ -55,11 +58,21 @@ MOST_UNTRACKED_ERROR, FEWEST_FLAGGED = 0.03, 0.9
 def named(names: Sequence[str]) -> list[Class]:
     """The classes with these names or beginnings of names; all if there is none.
 
-    Raises ValueError, naming the classes there are.
+    Ends the program where one is not known, naming those there are.
     """
-    chosen = [one for one in CLASSES if not names or one.name.startswith(tuple(names))]
     for name in names:
         if not any(one.name.startswith(name) for one in CLASSES):
             known = " ".join(one.name for one in CLASSES)
-            raise ValueError(f"no class {name!r}; there are: {known}")
-    return chosen
+            sys.exit(f"no class {name!r}; there are: {known}")
+    return [one for one in CLASSES if not names or one.name.startswith(tuple(names))]
+
+
+def parser(program: str, description: str) -> argparse.ArgumentParser:
+    """What both runners take."""
+    options = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
+    known = " ".join(one.name for one in CLASSES)
+    options.add_argument(
+        "classes", nargs="*", metavar="CLASS", help=f"or the beginning of a name; {known}"
+    )
+    options.add_argument("--seed", type=int, default=time.time_ns())
+    return options

@@ -5,7 +5,6 @@ of windows in a minute, to tune the ledger with. What it says counts only as far
 `scripts/bench accuracy` says the same of the whole way.
 """
 
-import argparse
 import random
 import time
 from collections.abc import Iterator
@@ -160,15 +159,10 @@ def _play_one(name: str, seed: int, number: int) -> tuple[list[Case], Totals]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.virtual", description=__doc__)
-    parser.add_argument("classes", nargs="*", metavar="CLASS", help="or the beginning of a name")
-    parser.add_argument("--seed", type=int, default=time.time_ns())
-    parser.add_argument("--times", type=int, default=1, help="so many times the devices")
-    given = parser.parse_args()
-    try:
-        kinds = classes.named(given.classes)
-    except ValueError as error:
-        parser.error(str(error))
+    options = classes.parser("benchmarks.virtual", "Virtual time: a ledger alone.")
+    options.add_argument("--times", type=int, default=1, help="so many times the devices")
+    given = options.parse_args()
+    kinds = classes.named(given.classes)
     begun = time.monotonic()
     with ProcessPoolExecutor() as pool:
         jobs = [

@@ -180,10 +180,11 @@ def host_gaps(device: Device, windows: int) -> Scenario:
         else:
             cursor_ns += rng.randint(400 * MS, 1600 * MS)
     own, busy = [], []
-    most_w = device.profile.idle_w + device.range_w / 2
+    # Requests of one server draw alike; two of them at a time, twice as much.
+    usual_w = device.work_w(device.profile.idle_w + device.range_w / 2.2)
     for span in spans:
         stretches = _stretches(rng, span)
-        noise, watts = Noise(rng), device.work_w(most_w)
+        noise, watts = Noise(rng), usual_w * rng.uniform(0.9, 1.1)
         own.append([piece for one in stretches for piece in power.work(noise, *one, watts)])
         busy += [(*one, 1.0) for one in stretches]
     return device.scenario(spans, own, busy)

@@ -7,6 +7,7 @@ import pytest
 from benchmarks import power
 from benchmarks.classes import CLASSES, KINDS, Class
 from benchmarks.scenarios import Device
+from benchmarks.virtual import play
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.name)
@@ -19,6 +20,15 @@ def test_true_energies_sum_to_what_the_device_draws(kind: Class, device: str) ->
     assert booked_j == pytest.approx(drawn_j, rel=1e-6)
     assert min(window.truth_j for window in scenario.windows) > 0
     assert sum(window.counted for window in scenario.windows) >= 5
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.name)
+def test_the_virtual_runner_hears_of_every_window(kind: Class) -> None:
+    scenario = kind.make(Device("a100", random.Random(8)), 5)
+    cases, totals = play(scenario, "a seed")
+    assert len(cases) == sum(window.counted for window in scenario.windows)
+    booked_j = totals.windows_j + totals.idle_j + totals.unattributed_j + totals.gap_j
+    assert booked_j == pytest.approx(totals.measured_j, rel=1e-9)
 
 
 def test_a_lone_window_caused_its_floor_and_its_work_with_the_ramp_after_it() -> None:

@@ -6,7 +6,9 @@ The daemon of a class is a new one, so that none knows the load of the one befor
 import os
 import random
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +25,9 @@ JITTER_NS = MS
 # Until the first scenario begins: all of them are being scripted.
 SCRIPT_NS_PER_POINT = 30_000
 RESULT_S = 10.0
+
+# What is told, in this order at one instant.
+_START, _ITERATION, _STOP = range(3)
 
 
 def measure(kind: Class, seed: int) -> Figures:
@@ -77,16 +82,29 @@ def _script(double: NvmlDouble, scenarios: list[Scenario]) -> int:
 
 
 def _play(client: Client, gpu: DoubleGpu, scenario: Scenario, begin_ns: int) -> dict[str, Window]:
-    """Tells the windows of one GPU, when they happen."""
-    windows = {one.name: client.window(gpus=[gpu.uuid]) for one in scenario.windows}
-    starts = [(one.start_ns, False, one.name) for one in scenario.windows]
-    stops = [(one.stop_ns, True, one.name) for one in scenario.windows]
-    for at_ns, is_stop, name in sorted(starts + stops):
+    """Tells what happens on one GPU, when it happens."""
+    windows = {
+        one.name: client.window(
+            gpus=[gpu.uuid],
+            iteration_driven=one.iteration_driven,
+        )
+        for one in scenario.windows
+    }
+    calls: list[tuple[int, int, Callable[[], object]]] = []
+    for one in scenario.windows:
+        window, start_ns, stop_ns = windows[one.name], one.start_ns, one.stop_ns
+        calls.append((start_ns, _START, partial(window.start, begin_ns + start_ns)))
+        calls.append((stop_ns, _STOP, partial(window.stop, begin_ns + stop_ns)))
+    for iteration in scenario.iterations:
+        start_ns, stop_ns = iteration.start_ns, iteration.stop_ns
+        costs = {windows[name]: cost for name, cost in iteration.costs.items()}
+        tell = client.iteration  # type: ignore[attr-defined]
+        calls.append(
+            (stop_ns, _ITERATION, partial(tell, begin_ns + start_ns, begin_ns + stop_ns, costs))
+        )
+    for at_ns, _, call in sorted(calls, key=lambda call: call[:2]):
         sleep_until(begin_ns + at_ns)
-        if is_stop:
-            windows[name].stop(begin_ns + at_ns)
-        else:
-            windows[name].start(begin_ns + at_ns)
+        call()
     sleep_until(begin_ns + scenario.end_ns)
     return windows
 

@@ -88,20 +88,24 @@ class Play:
         events = self._events()
         event = next(events, None)
         now_ns = rounds = 0
-        fast_until_ns = 0
+        fast_until_ns, sharpen_until_ns = SETTINGS.fast_after_ns, 0
         while now_ns < self._scenario.end_ns:
             if self.ledger.busy:
                 fast_until_ns = now_ns + SETTINGS.fast_after_ns
             interval_ns = SETTINGS.slow_interval_ns
-            if now_ns < SETTINGS.fast_after_ns:
-                interval_ns = SETTINGS.first_interval_ns
-            elif now_ns < fast_until_ns:
+            if now_ns >= fast_until_ns:
+                sharpen_until_ns = 0
+            else:
                 interval_ns = SETTINGS.fast_interval_ns
+                sharpen_until_ns = sharpen_until_ns or now_ns + SETTINGS.fast_after_ns
+                if now_ns < sharpen_until_ns and not self.ledger.timeline.sharp:
+                    interval_ns = SETTINGS.first_interval_ns
             factor = 1 + SPREAD * (2 * (rounds * GOLDEN % 1) - 1)
             due_ns = now_ns + round(interval_ns * factor)
             while event is not None and event[0] <= due_ns:
                 if interval_ns == SETTINGS.slow_interval_ns:
                     due_ns = event[0]  # the fast pace reads at once
+                    fast_until_ns = due_ns + SETTINGS.fast_after_ns
                     interval_ns = SETTINGS.fast_interval_ns
                 self._tell(event)
                 event = next(events, None)

@@ -24,6 +24,8 @@ JITTER_SIGMA_NS = 600_000.0
 WANDER_NS = 3_000.0
 # The period is known well enough to follow the grid when it is known to this fraction.
 KNOWN_PERIOD = 0.05
+# Steps cannot be counted when the phase is uncertain by so many periods (1 σ).
+LOST = 0.125
 # An interval so long (in periods) says nothing of the phase.
 USELESS = 0.9
 # Sharper than this polls make it only slowly.
@@ -137,7 +139,10 @@ class _Grid:
         phase = self._phase + steps * self._period
         pp = self._pp + 2 * steps * self._pt + steps**2 * self._tt + steps * WANDER_NS**2
         pt = self._pt + steps * self._tt
-        if not self._wide(seen):
+        if pp > (LOST * self._period) ** 2:
+            # Nobody knows how many steps it were: the phase is learnt anew, the period holds.
+            phase, pp, pt = seen.middle, seen.sigma**2, 0.0
+        elif not self._wide(seen):
             variance = pp + JITTER_SIGMA_NS**2
             within = _within(phase, variance, seen)
             if within is None:
@@ -166,8 +171,12 @@ class _Grid:
         """Where within `seen` a step lies; None if it is not of this grid."""
         steps = self._steps_to(seen)
         phase = self._phase + steps * self._period
-        variance = self._pp + 2 * steps * self._pt + steps**2 * self._tt
-        return _within(phase, variance + JITTER_SIGMA_NS**2, seen)
+        variance = self._pp + 2 * steps * self._pt + steps**2 * self._tt + JITTER_SIGMA_NS**2
+        place = _within(phase, variance, seen)
+        if place and self._wide(seen) and phase + self._period - seen.high < 2 * sqrt(variance):
+            # It may as well be the next one, seen just in time.
+            return Place(place.at_ns, self._period / 2)
+        return place
 
 
 def _within(middle: float, variance: float, seen: Interval) -> Place | None:

@@ -190,51 +190,100 @@ class DeviceLedger:
 
     def _book(self, step: Step, minute_s: int) -> list[Claim]:
         sharing = self._sharing
-        touched = sharing.open_count > 0
+        begins = bool(self._events) and self._events[0][0] < step.end_ns
+        if sharing.unused and not begins:
+            self._book_idle(step, minute_s)
+            return []
         sharing.begin_step(step.start_ns)
         while self._events and self._events[0][0] < step.end_ns:
             at_ns, kind, key, what = heapq.heappop(self._events)
             sharing.advance(at_ns)
             self._act(at_ns, kind, key, what)
-            touched = True
         sharing.advance(step.end_ns)
 
-        occupied_ns, placed = sharing.occupied_ns, step.placed and step.energy_mj is not None
-        measured_mj = float(step.energy_mj or 0)
-        energy_mj = measured_mj if placed else 0.0
+        placed, occupied_ns = step.placed, sharing.occupied_ns
         floor, background = self.floor.floor(step.end_ns), self.floor.background(step.start_ns)
         shaped = shape(
-            step, energy_mj, occupied_ns, None if floor is None else floor.value, background.value
+            step,
+            _energy_mj(step),
+            occupied_ns,
+            None if floor is None else floor.value,
+            background.value,
         )
+        placement = Placement(step, shaped, floor, background, occupied_ns)
         times_ns = dict(sharing.times_ns)
         factors = self._model.factors(times_ns, shaped.rest, shaped.highest)
-        placed_by = Placement(step, shaped, floor, background, occupied_ns)
         settled = sharing.end_step(
-            placed_by.rates(factors) if placed else unplaced(self._last_mean),
-            placed_by.errors(
+            placement.rates(factors) if placed else unplaced(self._last_mean),
+            placement.errors(
                 self._model, at_begin=sharing.occupied_at_begin, at_end=sharing.occupied
             ),
-            facts := self._facts(step, placed=placed, background=shaped.background > 0),
+            facts := self._facts(step, background=shaped.background > 0),
         )
+        stretches = sharing.stretches
+        open_ns = sum(one.end_ns - one.begin_ns for one in stretches if one.floor_weight)
+        self._keep(
+            step,
+            minute_s,
+            shaped,
+            facts,
+            windows_mj=shaped.floor * open_ns + shaped.rest * occupied_ns,
+            idle_times=[(one.begin_ns, one.end_ns) for one in stretches if not one.open_count],
+            pieces=coarse([_piece(one, shaped, factors) for one in stretches]),
+        )
+        if placed and times_ns:
+            self._model.learn(times_ns, shaped.rest, placement.occupied, placement.waiting)
+        self._last_mean = _energy_mj(step) / step.duration_ns if placed else self._last_mean
+        self._after_window = True
+        if not sharing.falling and (
+            not sharing.open_count or step.end_ns - self._rebased_ns > REBASE_NS
+        ):
+            sharing.rebase()
+            self._rebased_ns = step.end_ns
+        return settled
 
-        open_ns = sum(
-            stretch.end_ns - stretch.begin_ns
-            for stretch in sharing.stretches
-            if stretch.floor_weight
-        )
+    def _book_idle(self, step: Step, minute_s: int) -> None:
+        """A step that no window touches; most are."""
+        energy_mj = _energy_mj(step)
+        background = self.floor.background(step.start_ns)
+        shaped = shape(step, energy_mj, 0, self.floor.floor_mw(), background.value)
+        facts = self._facts(step, background=shaped.background > 0)
+        idle_times = [(step.start_ns, step.end_ns)]
+        self._keep(step, minute_s, shaped, facts, windows_mj=0.0, idle_times=idle_times, pieces=[])
+        # Steps are not located exactly: the one after a window may hold some of its work.
+        if step.placed:
+            self._last_mean = energy_mj / step.duration_ns
+            if not self._after_window:
+                power_mw = energy_mj * NS_PER_S / step.duration_ns
+                self.floor.add_unoccupied(
+                    step.end_ns, step.duration_ns, power_mw, step.utilization_percent
+                )
+        self._after_window = False
+
+    def _keep(
+        self,
+        step: Step,
+        minute_s: int,
+        shaped: Shape,
+        facts: frozenset[Flag | Source],
+        *,
+        windows_mj: float,
+        idle_times: list[tuple[int, int]],
+        pieces: list[Piece],
+    ) -> None:
+        """Books a step, and keeps it for late events."""
+        energy_mj, measured_mj = _energy_mj(step), float(step.energy_mj or 0)
+        idle_ns = sum(end_ns - begin_ns for begin_ns, end_ns in idle_times)
         unattributed_mj = shaped.unattributed * step.duration_ns
         self._bookings.add(
             minute_s,
             measured_mj=measured_mj,
-            windows_mj=shaped.floor * open_ns + shaped.rest * occupied_ns,
-            idle_mj=shaped.floor * (step.duration_ns - open_ns),
+            windows_mj=windows_mj,
+            idle_mj=shaped.floor * idle_ns,
             unattributed_mj=unattributed_mj,
-            gap_mj=0.0 if placed else measured_mj,
+            gap_mj=0.0 if step.placed else measured_mj,
             unknown_ns=step.unknown_ns,
         )
-        if placed:
-            self._learn(placed_by, energy_mj, times_ns, touched=touched)
-        self._after_window = touched or occupied_ns > 0
         self._history.append(
             ClosedStep(
                 start_ns=step.start_ns,
@@ -245,20 +294,11 @@ class DeviceLedger:
                 unattributed_mj=unattributed_mj,
                 power_limit_mw=step.power_limit_mw,
                 sm_clock_mhz=step.sm_clock_mhz,
-                idle_times=[
-                    (stretch.begin_ns, stretch.end_ns)
-                    for stretch in sharing.stretches
-                    if not stretch.open_count
-                ],
-                pieces=coarse([_piece(stretch, shaped, factors) for stretch in sharing.stretches]),
+                idle_times=idle_times,
+                pieces=pieces,
                 facts=facts,
             )
         )
-        unused = not sharing.open_count and not sharing.falling
-        if unused or (step.end_ns - self._rebased_ns > REBASE_NS and not sharing.falling):
-            sharing.rebase()
-            self._rebased_ns = step.end_ns
-        return settled
 
     def _act(self, at_ns: int, kind: int, key: Any, what: Any) -> None:
         sharing = self._sharing
@@ -298,11 +338,11 @@ class DeviceLedger:
 
     # What a step tells
 
-    def _facts(self, step: Step, *, placed: bool, background: bool) -> frozenset[Flag | Source]:
+    def _facts(self, step: Step, *, background: bool) -> frozenset[Flag | Source]:
         facts: set[Flag | Source] = set()
         if step.reset:
             facts.add(Flag.COUNTER_RESET)
-        if not placed:
+        if not step.placed:
             facts.add(Flag.GAP)
             return frozenset(facts)
         facts.add(step.source)
@@ -312,19 +352,10 @@ class DeviceLedger:
             facts.add(Flag.SHARED_WITH_UNTRACKED)
         return frozenset(facts)
 
-    def _learn(
-        self, placed_by: Placement, energy_mj: float, times_ns: Mapping[Kind, int], *, touched: bool
-    ) -> None:
-        step = placed_by.step
-        self._last_mean = energy_mj / step.duration_ns
-        if times_ns:
-            self._model.learn(times_ns, placed_by.shape.rest, placed_by.occupied, placed_by.waiting)
-        # Steps are not located exactly: the one after a window may hold some of its work.
-        elif not touched and not self._after_window:
-            power_mw = energy_mj * NS_PER_S / step.duration_ns
-            self.floor.add_unoccupied(
-                step.end_ns, step.duration_ns, power_mw, step.utilization_percent
-            )
+
+def _energy_mj(step: Step) -> float:
+    """What of its energy can be placed within it."""
+    return float(step.energy_mj or 0) if step.placed else 0.0
 
 
 def _piece(stretch: Stretch, shaped: Shape, factors: Mapping[Kind, float]) -> Piece:

@@ -77,6 +77,11 @@ class Sharing:
         return window_id in self._open or window_id in self._paused
 
     @property
+    def unused(self) -> bool:
+        """Whether nobody is open and nothing falls off."""
+        return not (self._open or self._paused or self._falling or self._running)
+
+    @property
     def occupied(self) -> bool:
         """Whether work goes on, or falls off."""
         return bool(self._rest_weight or self._falling)

@@ -19,9 +19,10 @@ class Step:
     """The energy between two advances of a device's counter.
 
     `energy_mj` is None when it is not known (yet): a silent or reset sensor.
-    `placed` is False when it is not known, or when in the step it was used is not. `unknown_ns` is time whose energy will never be known. `start_error_ns` and
-    `end_error_ns` are how far its ends may lie from where they were found, `noise_mj` how far
-    integrated power may be from what was used (1 σ).
+    `placed` is False when it is not known, or when in the step it was used is not.
+    `unknown_ns` is time whose energy will never be known. `start_error_ns` and
+    `end_error_ns` are how far its ends may lie from where they were found, `noise_mj` how
+    far integrated power may be from what was used (1 σ).
     `utilization_percent` is the highest seen in the step, `sm_clock_mhz` the mean.
     """
 

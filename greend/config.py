@@ -35,6 +35,16 @@ class Daemon(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = "info"
 
 
+# UUID=W or UUID=W/W.
+_FLOOR = r"^[^=\s]+=\d+(\.\d+)?(/\d+(\.\d+)?)?$"
+
+
+def _floor_mw(text: str) -> tuple[str, dict[bool, float]]:
+    uuid, watts = text.split("=")
+    without, _, with_context = watts.partition("/")
+    return uuid, {False: 1e3 * float(without), True: 1e3 * float(with_context or without)}
+
+
 class Metering(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How it measures."""
 
@@ -50,6 +60,13 @@ class Metering(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     most_open_windows: Annotated[int, Meta(ge=1, le=1_000_000, description="more are refused")] = (
         100_000
     )
+    floors: Annotated[
+        tuple[Annotated[str, Meta(pattern=_FLOOR)], ...],
+        Meta(
+            description="floors that are set, not learnt: UUID=W, or UUID=W/W without and with a"
+            " compute context"
+        ),
+    ] = ()
 
     def settings(self) -> MeterSettings:
         """In the meter's units."""
@@ -57,6 +74,7 @@ class Metering(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             fast_interval_ns=round(NS_PER_S / self.fast_hz),
             slow_interval_ns=round(NS_PER_S / self.slow_hz),
             lateness_ns=round(self.lateness_s * NS_PER_S),
+            floors_mw=dict(map(_floor_mw, self.floors)),
         )
 
 

@@ -41,9 +41,21 @@ def test_what_is_printed_is_a_file_that_says_the_same(tmp_path: Path) -> None:
     )
 
 
+def test_floors_are_set_by_device_and_compute_context(tmp_path: Path) -> None:
+    text = '[metering]\nfloors = ["GPU-a=58.5", "GPU-b=60/86"]'
+    assert from_text(tmp_path, text).metering.settings().floors_mw == {
+        "GPU-a": {False: 58_500.0, True: 58_500.0},
+        "GPU-b": {False: 60_000.0, True: 86_000.0},
+    }
+    from_environment = load(None, {"GREEND_METERING_FLOORS": "GPU-a=58.5, GPU-b=60/86"}, {})
+    assert from_environment == from_text(tmp_path, text)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ('[metering]\nfloors = ["GPU-a"]', ["floors", "UUID=W"]),
+        ('[metering]\nfloors = ["GPU-a=-3"]', ["floors", "UUID=W"]),
         ("[metring]\nfast_hz = 1", ["metring", "'metering'"]),
         ("[zzz]", ["zzz", "daemon", "metering", "metrics"]),
         ("[metering]\nfast_hertz = 1", ["fast_hertz", "'fast_hz'"]),

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left, insort
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
 
@@ -38,9 +39,17 @@ class Estimate:
 class _RecentMedian:
     """The median of what was seen lately; kept sorted, as it is asked for at every step."""
 
-    def __init__(self, recent_ns: int, fewest: int, remembered: float | None = None) -> None:
+    def __init__(
+        self,
+        recent_ns: int,
+        fewest: int,
+        remembered: float | None = None,
+        fixed: float | None = None,
+    ) -> None:
         self._recent_ns = recent_ns
         self._fewest = fewest
+        # Decided, whatever is seen.
+        self._fixed = fixed
         self._seen: deque[tuple[int, float]] = deque()
         self._sorted: list[float] = []
         # Until enough was seen.
@@ -64,6 +73,8 @@ class _RecentMedian:
 
     @property
     def value(self) -> float | None:
+        if self._fixed is not None:
+            return self._fixed
         return self._median if len(self._sorted) >= self._fewest else self._before
 
     def estimate(self, now_ns: int) -> Estimate | None:
@@ -74,9 +85,11 @@ class _RecentMedian:
         count = len(self._sorted)
         farthest = FARTHEST_DRIFT * abs(value)
         if count < self._fewest:
-            return Estimate(value, farthest, farthest)
+            return Estimate(value, 0.0 if self._fixed is not None else farthest, farthest)
         # Half of what lies between the 16th and the 84th percentile: 1 σ, whatever lies outside.
         scatter = (self._sorted[-1 - count // 6] - self._sorted[count // 6]) / 2
+        if self._fixed is not None:
+            return Estimate(value, 0.0, scatter)
         age_s = (now_ns - (self._seen[0][0] + self._seen[-1][0]) / 2) / NS_PER_S
         drift = min(DRIFT_MW_S * age_s, farthest)
         return Estimate(value, 2 * MEDIAN_FACTOR * scatter / sqrt(count) + drift, scatter)
@@ -125,13 +138,15 @@ class FloorEstimator:
     """Learns from steps in which no window was open.
 
     One floor is kept without and one with a live compute context, as the context
-    alone draws tens of watts. `remembered_mw` are the last run's, by context state.
+    alone draws tens of watts. `remembered_mw` are the last run's, by context state;
+    those in `set_mw` are not learnt.
     """
 
-    def __init__(self, remembered_mw: dict[bool, float] | None = None) -> None:
-        remembered = remembered_mw or {}
+    def __init__(self, remembered_mw: Mapping[bool, float], set_mw: Mapping[bool, float]) -> None:
         self._floors = {
-            state: _RecentMedian(RECENT_FLOOR_NS, FEWEST_FLOOR_STEPS, remembered.get(state))
+            state: _RecentMedian(
+                RECENT_FLOOR_NS, FEWEST_FLOOR_STEPS, remembered_mw.get(state), set_mw.get(state)
+            )
             for state in (False, True)
         }
         self._background = _RecentMean(BACKGROUND_NS, FEWEST_BACKGROUND_STEPS)

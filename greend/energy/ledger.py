@@ -49,11 +49,12 @@ class DeviceLedger:
         begin_ns: int,
         *,
         has_counter: bool,
-        remembered_floor_mw: dict[bool, float] | None = None,
+        remembered_floor_mw: Mapping[bool, float] | None = None,
+        set_floor_mw: Mapping[bool, float] | None = None,
     ) -> None:
         self.device = device
         self.timeline = Timeline(begin_ns, has_counter=has_counter)
-        self.floor = FloorEstimator(remembered_floor_mw)
+        self.floor = FloorEstimator(remembered_floor_mw or {}, set_floor_mw or {})
         self._model = PowerModel()
         self._sharing = Sharing()
         self._history = History()

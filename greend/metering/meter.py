@@ -5,9 +5,9 @@ All state belongs to the event loop; device threads hand their readings over to 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from greend.energy.ledger import DeviceLedger, Settled
@@ -38,6 +38,8 @@ class MeterSettings:
     slow_interval_ns: int = NS_PER_S
     fast_after_ns: int = 2 * NS_PER_S
     lateness_ns: int = 250 * NS_PER_MS
+    # By device and whether a compute context lives; those that are set are not learnt.
+    floors_mw: Mapping[str, Mapping[bool, float]] = field(default_factory=dict)
 
 
 class Pace(Protocol):
@@ -91,6 +93,7 @@ class Meter:
                 self._clock.monotonic_ns(),
                 has_counter=info.capabilities.energy_counter,
                 remembered_floor_mw=_floors(self._remembered.get(info.uuid)),
+                set_floor_mw=self.settings.floors_mw.get(info.uuid, {}),
             )
             device = MeteredDevice(info, ledger, self._clock.unix_ns)
             self.registry.devices[info.uuid] = device

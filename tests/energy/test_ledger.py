@@ -62,6 +62,21 @@ def test_without_a_floor_the_sum_is_told_and_the_split_is_not() -> None:
     assert share.own_mj == pytest.approx(BUSY_W * 2950, rel=0.05)
 
 
+def test_a_floor_that_is_set_is_not_learnt() -> None:
+    """A device that is never seen idle; what lies above the floor is nobody's."""
+    outcome = run(
+        Device([(0, 9 * NS_PER_S)], utilization=False),
+        [Span("a", 4 * NS_PER_S, 5 * NS_PER_S)],
+        until_ns=9 * NS_PER_S,
+        floors_mw={False: 50_000.0, True: 50_000.0},
+    )
+    share = outcome.shares["a"]
+    assert share.floor_known
+    assert share.idle_mj == pytest.approx(50_000, rel=0.02)
+    assert outcome.ledger.floor.floor_mw() == 50_000
+    assert_conserved(outcome)
+
+
 def test_work_that_no_window_covers_is_unattributed_and_flags_windows() -> None:
     """An untracked process at a steady load that starts before any window is open."""
     work = (2 * NS_PER_S, 20 * NS_PER_S)

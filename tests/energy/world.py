@@ -1,7 +1,7 @@
 """A device with a known truth, and a ledger that reads it as the daemon would."""
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -94,6 +94,7 @@ def run(
     interval_ns: int = 40 * NS_PER_MS,
     seed: int = 0,
     events: Iterable[Told] = (),
+    floors_mw: Mapping[bool, float] | None = None,
 ) -> Outcome:
     """Polls the device at varied intervals; tells events when they are due."""
     rng = random.Random(seed)
@@ -101,7 +102,7 @@ def run(
     told += [(told_ns, 1, event) for told_ns, event in events]
     told += [(span.stop_told_ns or span.stop_ns, 2, _stop(span)) for span in spans]
     told.sort(key=lambda item: item[:2])
-    ledger = DeviceLedger("GPU-0", 0, has_counter=device.counter)
+    ledger = DeviceLedger("GPU-0", 0, has_counter=device.counter, set_floor_mw=floors_mw)
     shares: dict[str, Share] = {}
     bookings: list[Booking] = []
     now = 0

@@ -46,7 +46,7 @@ CLASSES: Sequence[Class] = (
     Class("isolated-10s", isolated(10 * S), 0.001),
     Class("poisson-8", poisson(8), 0.01, windows=50),
     Class("poisson-64", poisson(64), 0.01, devices=4, windows=250),
-    Class("poisson-256", poisson(256), 0.01, devices=1, windows=2000),
+    Class("poisson-256", poisson(256), 0.01, devices=2, windows=1000),
     Class("engine", engine, 0.02, devices=4, windows=120),
     Class("untracked", untracked(bursts=False), 0.05, steady=True),
     Class("bursts", untracked(bursts=True), 0.25),

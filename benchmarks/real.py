@@ -23,7 +23,7 @@ from tests.nvml_double import DoubleGpu, NvmlDouble
 
 JITTER_NS = MS
 # Until the first scenario begins: all of them are being scripted.
-SCRIPT_NS_PER_POINT = 30_000
+SCRIPT_NS_PER_POINT = 10_000
 RESULT_S = 10.0
 
 # What is told, in this order at one instant.

@@ -11,10 +11,14 @@ from benchmarks.real import measure
 
 
 @pytest.mark.parametrize(
-    ("name", "most"), [("isolated-100ms", 0.01), ("isolated-500ms", 0.003), ("isolated-2s", 0.0015)]
+    ("name", "most"), [("isolated-100ms", 0.02), ("isolated-500ms", 0.005), ("isolated-2s", 0.002)]
 )
 def test_isolated_windows_are_near_the_truth(name: str, most: float) -> None:
-    """112 windows at random phases; a new seed each time."""
+    """112 windows at random phases, a new seed each time.
+
+    Few windows after an idle spell: the counter's steps are not yet known as well as in the
+    benchmark, which demands more.
+    """
     (kind,) = named([name])
     seed = time.time_ns()
     errors = measure(replace(kind, windows=7), seed).errors

@@ -106,9 +106,10 @@ def test_a_signal_is_forwarded(
     address: str, command: list[str], environment: dict[str, str], name: str
 ) -> None:
     script = f"trap 'echo got; exit 5' {name[3:]}; echo ready; while :; do read line; done"
-    # A test in the background of a shell has SIGINT ignored, and so its children.
+    # A test in the background has SIGINT ignored, or under nohup SIGHUP; and so its children.
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL);"
         "from greenctl.cli import main; main()"
     )
     running = subprocess.Popen(

@@ -31,7 +31,7 @@ USELESS = 0.9
 # Sharper than this polls make it only slowly.
 SHARP_NS = 2_000_000.0
 # A step that is so unlikely is another grid's; so many make one.
-UNLIKELY, MOST_UNLIKELY = 1e-5, 3
+UNLIKELY, MOST_UNLIKELY = 1e-4, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +103,13 @@ class EdgeLocator:
         if period.high - period.low < KNOWN_PERIOD * period.middle:
             self._grid = _Grid(seen, period)
 
-    def locate(self, seen: Interval) -> Place:
-        """Where within `seen` an observed step lies, by all that is known by now."""
-        place = None if self._grid is None else self._grid.locate(seen)
-        return place or Place(seen.middle, seen.sigma)
+    def locate(self, seen: Interval) -> list[Place]:
+        """Where within `seen` an observed step lies, by all that is known by now.
+
+        More than one place where it may be this step of the grid or that.
+        """
+        places = [] if self._grid is None else self._grid.locate(seen)
+        return places or [Place(seen.middle, seen.sigma)]
 
     def _doubt(self) -> None:
         self._unlikely += 1
@@ -167,16 +170,19 @@ class _Grid:
             return floor((seen.high - self._phase) / self._period)
         return round((seen.middle - self._phase) / self._period)
 
-    def locate(self, seen: Interval) -> Place | None:
-        """Where within `seen` a step lies; None if it is not of this grid."""
+    def locate(self, seen: Interval) -> list[Place]:
+        """Where within `seen` a step may lie; nowhere if it is not of this grid."""
         steps = self._steps_to(seen)
+        # Of several the counter shows the last, which may have come just in time, or not.
+        places = [
+            self._place(steps + more, seen) for more in (range(2) if self._wide(seen) else [0])
+        ]
+        return [place for place in places if place is not None]
+
+    def _place(self, steps: int, seen: Interval) -> Place | None:
         phase = self._phase + steps * self._period
-        variance = self._pp + 2 * steps * self._pt + steps**2 * self._tt + JITTER_SIGMA_NS**2
-        place = _within(phase, variance, seen)
-        if place and self._wide(seen) and phase + self._period - seen.high < 2 * sqrt(variance):
-            # It may as well be the next one, seen just in time.
-            return Place(place.at_ns, self._period / 2)
-        return place
+        variance = self._pp + 2 * steps * self._pt + steps**2 * self._tt
+        return _within(phase, variance + JITTER_SIGMA_NS**2, seen)
 
 
 def _within(middle: float, variance: float, seen: Interval) -> Place | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 
-from greend.energy.edges import EdgeLocator, Interval
+from greend.energy.edges import EdgeLocator, Interval, Place
 from greend.model import NS_PER_MS, NS_PER_S, Sample, Source
 
 SILENCE_NS = 5 * NS_PER_S
@@ -81,6 +81,8 @@ class Timeline:
         # The end of the last step given out, and how far it may be from there.
         self.closed_until_ns: int | None = None
         self._closed_error_ns = 0.0
+        # The mean power of the last step that could be placed, in mJ/ns.
+        self._mean: float | None = None
 
     @property
     def sharp(self) -> bool:
@@ -130,14 +132,16 @@ class Timeline:
         before = self._edges.popleft()
         start_ns = self.closed_until_ns
         if start_ns is None:
-            start = self._locator.locate(before.seen)
+            start = self._locator.locate(before.seen)[0]
             start_ns, self._closed_error_ns = round(start.at_ns), start.sigma_ns
-        end = self._locator.locate(edge.seen)
+        end = self._place(edge.seen, start_ns, edge.energy_mj - before.energy_mj)
         end_ns = max(round(end.at_ns), start_ns + 1)
         start_error_ns, self._closed_error_ns = self._closed_error_ns, end.sigma_ns
         self.closed_until_ns = end_ns
         silent, self._silent = self._silent, False
         unknown = edge.reset or edge.unknown
+        if not silent and not unknown:
+            self._mean = (edge.energy_mj - before.energy_mj) / (end_ns - start_ns)
         return Step(
             start_ns=start_ns,
             end_ns=end_ns,
@@ -152,6 +156,20 @@ class Timeline:
             start_error_ns=start_error_ns,
             end_error_ns=end.sigma_ns,
             noise_mj=edge.noise_mj,
+        )
+
+    def _place(self, seen: Interval, start_ns: int, energy_mj: int) -> Place:
+        """Where a step ends. Of several places, where its power is most like the last one's:
+        they are a whole step apart, and only seldom polls are so uncertain, as of a device at
+        rest."""
+        places = self._locator.locate(seen)
+        if len(places) == 1 or self._mean is None:
+            return places[0]
+        mean = self._mean
+        return min(
+            (place for place in places if place.at_ns > start_ns),
+            key=lambda place: abs(energy_mj / (place.at_ns - start_ns) - mean),
+            default=places[0],
         )
 
     def _close_silence(self, now_ns: int, lateness_ns: int) -> Iterator[Step]:

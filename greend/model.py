@@ -7,6 +7,7 @@ is None, never 0. A device is named by its UUID.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from math import hypot
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -160,11 +161,52 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """A 95 % bound on the error of an energy, in mJ (DESIGN.md, rule 10).
+
+    In sums, errors that are wrong for all alike add up, independent ones in quadrature.
+    """
+
+    correlated_mj: float = 0.0
+    independent_mj: float = 0.0
+
+    @property
+    def total_mj(self) -> float:
+        """Both parts together."""
+        return self.correlated_mj + self.independent_mj
+
+    def plus(self, other: "Bound | Share | PhaseShare") -> "Bound":
+        """The bound on the sum of two energies."""
+        return Bound(
+            self.correlated_mj + other.correlated_mj,
+            hypot(self.independent_mj, other.independent_mj),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A named part of a window; instants are Unix ns, energies in mJ and own only.
+
+    `stop_unix_ns` is None while it lasts; energies are None where no step of it was
+    measured.
+    """
+
+    name: str
+    start_unix_ns: int
+    stop_unix_ns: int | None
+    idle_mj: float | None = None
+    active_mj: float | None = None
+    bound: Bound = Bound()
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """A tagged interval on one or more devices, as kept; instants are Unix ns.
 
     `shares` holds what is known so far, by device; it is complete when the
-    state is FINAL.
+    state is FINAL. `phases` are in order of time and sum to its own energy; the first
+    has no name where the window began before any phase. `bound` is on its own energy;
+    None where nothing tells.
     """
 
     window_id: str
@@ -181,9 +223,13 @@ class Window:
     usage: Usage = field(default_factory=Usage)
     shares: Mapping[str, Share] = field(default_factory=dict)
     flags: frozenset[Flag] = frozenset()
+    iteration_driven: bool = False
+    phases: tuple[Phase, ...] = ()
+    bound: Bound | None = None
     # What its descendants got on all their devices, in mJ.
     descendants_idle_mj: float = 0.0
     descendants_active_mj: float = 0.0
+    descendants_bound: Bound = Bound()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from greend.model import NS_PER_S
+from greend.model import NS_PER_S, Bound
 from greend.store.reader import MeasuredWindow
+
+NO_ERROR = Bound()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Group:
     output_tokens: int | None
     joules_per_request: Statistics | None
     joules_per_output_token: Statistics | None
+    uncertainty_j: float | None
 
 
 @dataclass(slots=True)
@@ -42,6 +45,8 @@ class _Sums:
     energies_j: "array[float]" = field(default_factory=lambda: array("d"))
     per_token_j: "array[float]" = field(default_factory=lambda: array("d"))
     tokens: dict[str, int] = field(default_factory=dict)
+    # On the sum of the energies; None where one of them has none.
+    bound: Bound | None = NO_ERROR
 
 
 def summarize(
@@ -70,6 +75,8 @@ def summarize(
         if energy_mj is None:
             continue
         sums.energies_j.append(energy_mj / 1e3)
+        bound = window.bound if include_idle else None  # nothing bounds the active part alone
+        sums.bound = sums.bound and bound and sums.bound.plus(bound)
         if window.output_tokens:
             sums.per_token_j.append(energy_mj / 1e3 / window.output_tokens)
     made = [
@@ -83,6 +90,7 @@ def summarize(
             output_tokens=sums.tokens.get("output_tokens"),
             joules_per_request=_statistics(sums.energies_j),
             joules_per_output_token=_statistics(sums.per_token_j),
+            uncertainty_j=sums.bound.total_mj / 1e3 if sums.bound and sums.energies_j else None,
         )
         for (start, values), sums in groups.items()
     ]

@@ -6,7 +6,7 @@ from greend.metering.query import LedgerRow
 from greend.metering.registry import MeteredDevice
 from greend.metering.summary import Group, Statistics
 from greend.metering.windows import all_flags, duration_s
-from greend.model import NS_PER_S, Flag, Limits, Sample, Share, Source, Usage, Window
+from greend.model import NS_PER_S, Flag, Limits, Phase, Sample, Share, Source, Usage, Window
 from greend.store.reader import WindowQuery
 from greend_proto.v1 import metering_pb2
 from greend_proto.v1 import types_pb2 as pb
@@ -38,6 +38,7 @@ def window_to_message(window: Window) -> pb.Window:
         message.ttft_s = (window.usage.first_token_unix_ns - window.start_unix_ns) / NS_PER_S
     if message.HasField("energy_j") and window.usage.output_tokens:
         message.joules_per_output_token = message.energy_j / window.usage.output_tokens
+    message.phases.extend(_phase_to_message(phase, message) for phase in window.phases)
     for device, share in measured.items():
         message.device_energies.append(_share_to_message(device, share))
     return message
@@ -50,6 +51,8 @@ def _put_energies(message: pb.Window, window: Window, shares: list[Share]) -> No
     if Flag.FLOOR_UNKNOWN not in message.flags:
         message.idle_energy_j = idle_mj / 1e3
         message.active_energy_j = active_mj / 1e3
+    if window.bound is not None:
+        message.uncertainty_j = window.bound.plus(window.descendants_bound).total_mj / 1e3
     message.device_energy_j = sum(share.device_mj for share in shares) / 1e3
     sources = {share.source for share in shares}
     message.source = next(iter(sources)) or "" if len(sources) == 1 else Source.MIXED
@@ -58,6 +61,20 @@ def _put_energies(message: pb.Window, window: Window, shares: list[Share]) -> No
     clock_ns = sum(share.clock_ns for share in shares)
     if clock_ns:
         message.sm_clock_mhz = sum(share.clock_mhz_ns for share in shares) / clock_ns
+
+
+def _phase_to_message(phase: Phase, window: pb.Window) -> pb.Phase:
+    message = pb.Phase(
+        name=phase.name, start_unix_ns=phase.start_unix_ns, stop_unix_ns=phase.stop_unix_ns
+    )
+    if phase.idle_mj is None or phase.active_mj is None:
+        return message
+    message.energy_j = (phase.idle_mj + phase.active_mj) / 1e3
+    message.uncertainty_j = phase.bound.total_mj / 1e3
+    if Flag.FLOOR_UNKNOWN not in window.flags:
+        message.idle_energy_j = phase.idle_mj / 1e3
+        message.active_energy_j = phase.active_mj / 1e3
+    return message
 
 
 def _share_to_message(device: str, share: Share) -> pb.DeviceEnergy:
@@ -192,6 +209,7 @@ def group_to_message(group: Group) -> metering_pb2.SummarizeWindowsResponse.Grou
         ),
         joules_per_request=_statistics_to_message(group.joules_per_request),
         joules_per_output_token=_statistics_to_message(group.joules_per_output_token),
+        uncertainty_j=group.uncertainty_j,
     )
 
 

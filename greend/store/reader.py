@@ -1,14 +1,15 @@
 """Reading what is kept. Called from threads, never from the event loop."""
 
+import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, Select, and_, func, or_, select, tuple_
 from sqlalchemy import exists as sql_exists
 
-from greend.model import AMOUNTS, Booking, DeviceRecord, Window, WindowState
+from greend.model import AMOUNTS, Booking, Bound, DeviceRecord, Window, WindowState
 from greend.store.engine import reading
 from greend.store.records import row_to_device, row_to_window
 from greend.store.schema import DeviceRow, MinuteRow, WindowRow
@@ -37,10 +38,19 @@ class MeasuredWindow(NamedTuple):
     start_unix_ns: int
     own_mj: float | None
     own_active_mj: float | None
+    own_correlated_mj: float | None
+    own_independent_mj: float | None
     prompt_tokens: int | None
     cached_tokens: int | None
     output_tokens: int | None
     tags: tuple[str | None, ...]
+
+    @property
+    def bound(self) -> Bound | None:
+        """The bound on the error of `own_mj`; None where nothing tells."""
+        if self.own_correlated_mj is None or self.own_independent_mj is None:
+            return None
+        return Bound(self.own_correlated_mj, self.own_independent_mj)
 
 
 class StoreReader:
@@ -59,6 +69,14 @@ class StoreReader:
         with reading(self._engine) as connection:
             row = connection.execute(query).mappings().one_or_none()
         return None if row is None else row_to_window(dict(row))
+
+    def windows_by_id(self, window_ids: Iterable[str]) -> dict[str, Window]:
+        """Those of the windows named that are kept, by id."""
+        named = func.json_each(json.dumps(list(window_ids))).table_valued("value")
+        query = select(WindowRow.__table__).where(WindowRow.window_id.in_(select(named.c.value)))
+        with reading(self._engine) as connection:
+            rows = connection.execute(query).mappings()
+            return {row["window_id"]: row_to_window(dict(row)) for row in rows}
 
     def windows(
         self,
@@ -90,6 +108,8 @@ class StoreReader:
                 WindowRow.start_unix_ns,
                 WindowRow.own_mj,
                 WindowRow.own_active_mj,
+                WindowRow.own_correlated_mj,
+                WindowRow.own_independent_mj,
                 WindowRow.prompt_tokens,
                 WindowRow.cached_tokens,
                 WindowRow.output_tokens,
@@ -100,7 +120,7 @@ class StoreReader:
         with reading(self._engine, given_up) as connection:
             rows = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(statement)
             for row in rows:
-                yield MeasuredWindow._make((*row[:6], tuple(row[6:])))
+                yield MeasuredWindow._make((*row[:8], tuple(row[8:])))
 
     def unfinished(self) -> list[Window]:
         """Windows that a former run left open or stopped."""

@@ -6,8 +6,10 @@ from typing import Any
 
 from greend.model import (
     Booking,
+    Bound,
     DeviceRecord,
     Flag,
+    Phase,
     Share,
     Source,
     Usage,
@@ -20,6 +22,7 @@ from greend.model import (
 def window_to_row(window: Window) -> dict[str, Any]:
     """A window as the values of its row, as the driver takes them."""
     own = own_energy_mj(window) if window.state is WindowState.FINAL else None
+    bound = window.bound
     return {
         "window_id": window.window_id,
         "request_id": window.request_id,
@@ -39,6 +42,12 @@ def window_to_row(window: Window) -> dict[str, Any]:
         "own_active_mj": None if own is None else own.active_mj,
         "descendants_idle_mj": window.descendants_idle_mj,
         "descendants_active_mj": window.descendants_active_mj,
+        "own_correlated_mj": None if bound is None else bound.correlated_mj,
+        "own_independent_mj": None if bound is None else bound.independent_mj,
+        "descendants_correlated_mj": window.descendants_bound.correlated_mj,
+        "descendants_independent_mj": window.descendants_bound.independent_mj,
+        "iteration_driven": window.iteration_driven,
+        "phases": json.dumps([_phase_to_json(phase) for phase in window.phases]),
         "shares": json.dumps(
             {device: _share_to_json(share) for device, share in window.shares.items()}
         ),
@@ -67,8 +76,16 @@ def row_to_window(row: Mapping[str, Any]) -> Window:
         ),
         shares={device: _share_from_json(share) for device, share in row["shares"].items()},
         flags=frozenset(Flag(flag) for flag in row["flags"]),
+        iteration_driven=row["iteration_driven"],
+        phases=tuple(_phase_from_json(phase) for phase in row["phases"]),
+        bound=None
+        if row["own_correlated_mj"] is None
+        else Bound(row["own_correlated_mj"], row["own_independent_mj"]),
         descendants_idle_mj=row["descendants_idle_mj"],
         descendants_active_mj=row["descendants_active_mj"],
+        descendants_bound=Bound(
+            row["descendants_correlated_mj"], row["descendants_independent_mj"]
+        ),
     )
 
 
@@ -85,6 +102,24 @@ def device_to_row(device: DeviceRecord) -> dict[str, Any]:
 def row_to_device(row: Mapping[str, Any]) -> DeviceRecord:
     """A device from the values of its row."""
     return DeviceRecord(**row)
+
+
+def _phase_to_json(phase: Phase) -> list[Any]:
+    return [
+        phase.name,
+        phase.start_unix_ns,
+        phase.stop_unix_ns,
+        phase.idle_mj,
+        phase.active_mj,
+        phase.bound.correlated_mj,
+        phase.bound.independent_mj,
+    ]
+
+
+def _phase_from_json(values: list[Any]) -> Phase:
+    name, start_unix_ns, stop_unix_ns, idle_mj, active_mj, correlated_mj, independent_mj = values
+    bound = Bound(correlated_mj, independent_mj)
+    return Phase(name, start_unix_ns, stop_unix_ns, idle_mj, active_mj, bound)
 
 
 def _share_to_json(share: Share) -> list[Any]:

@@ -44,6 +44,14 @@ class WindowRow(Base):
     own_active_mj: Mapped[float | None]
     descendants_idle_mj: Mapped[float]
     descendants_active_mj: Mapped[float]
+    # Bounds on the errors of both, in parts; absent for windows of before there were any.
+    own_correlated_mj: Mapped[float | None]
+    own_independent_mj: Mapped[float | None]
+    descendants_correlated_mj: Mapped[float]
+    descendants_independent_mj: Mapped[float]
+    iteration_driven: Mapped[bool]
+    # In the order of `greend.model.Phase`'s fields.
+    phases: Mapped[list[Any]]
     shares: Mapped[dict[str, Any]]
     flags: Mapped[list[Any]]
 

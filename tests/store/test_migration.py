@@ -7,13 +7,17 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import text
 
 from greend.errors import Unavailable
+from greend.metering.summary import summarize
 from greend.store.engine import MIGRATIONS, migrate, open_engine, revisions
+from greend.store.reader import StoreReader, WindowQuery
 from greend.store.schema import Base
 
 
@@ -32,6 +36,33 @@ def test_migrations_make_the_schema_that_the_code_uses(tmp_path: Path) -> None:
         context = MigrationContext.configure(connection, opts={"compare_type": False})
         assert context.get_current_revision() == revisions()[0]
         assert compare_metadata(context, Base.metadata) == []
+    engine.dispose()
+
+
+def test_windows_of_before_there_were_phases_and_bounds_come_along(tmp_path: Path) -> None:
+    path = tmp_path / "greend.db"
+    engine = open_engine(path)
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(
+            text(
+                "insert into windows values ('w', 'r', '{}', '[\"GPU-1\"]', 1, 2, 'final', 1.0, '',"
+                " x'', null, null, 7, null, 3.0, 2.0, 0.0, 0.0,"
+                " '{\"GPU-1\": [1.0, 2.0, 4.0, true, 0.0, 0.0, \"energy_counter\", []]}', '[]')"
+            )
+        )
+    migrate(engine)
+    reader = StoreReader(engine)
+    window = reader.window("w")
+    assert window is not None
+    assert (window.shares["GPU-1"].own_mj, window.usage.output_tokens) == (3.0, 7)
+    assert (window.phases, window.iteration_driven) == ((), False)
+    assert window.bound is None, "unknown, not 0"
+    (group,) = summarize(reader.measured(WindowQuery(), []), [], bucket_s=None, include_idle=True)
+    assert (group.energy_j, group.uncertainty_j) == (0.003, None)
     engine.dispose()
 
 

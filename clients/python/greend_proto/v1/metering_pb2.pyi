@@ -338,12 +338,13 @@ global___GetWindowRequest = GetWindowRequest
 
 @typing.final
 class RecordWindowsRequest(google.protobuf.message.Message):
-    """From the client: first `open`, then batches."""
+    """From the client: first `open`, then batches, at last `close`."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     OPEN_FIELD_NUMBER: builtins.int
     BATCH_FIELD_NUMBER: builtins.int
+    CLOSE_FIELD_NUMBER: builtins.int
     @property
     def open(self) -> global___OpenSession:
         """Opens or resumes a session."""
@@ -352,15 +353,20 @@ class RecordWindowsRequest(google.protobuf.message.Message):
     def batch(self) -> global___EventBatch:
         """Events, in the order of their sequence numbers."""
 
+    @property
+    def close(self) -> global___CloseSession:
+        """Ends the session."""
+
     def __init__(
         self,
         *,
         open: global___OpenSession | None = ...,
         batch: global___EventBatch | None = ...,
+        close: global___CloseSession | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batch", b"batch", "message", b"message", "open", b"open"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch", b"batch", "message", b"message", "open", b"open"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["open", "batch"] | None: ...
+    def HasField(self, field_name: typing.Literal["batch", b"batch", "close", b"close", "message", b"message", "open", b"open"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["batch", b"batch", "close", b"close", "message", b"message", "open", b"open"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["open", "batch", "close"] | None: ...
 
 global___RecordWindowsRequest = RecordWindowsRequest
 
@@ -376,11 +382,13 @@ class OpenSession(google.protobuf.message.Message):
     UID_FIELD_NUMBER: builtins.int
     PID_FIELD_NUMBER: builtins.int
     session_token: builtins.str
-    """Secret of the session; its windows are changed only with it."""
+    """Secret of the session, not empty; its windows are changed only with it."""
     boot_id: builtins.str
-    """Boot id of the host on whose clock `monotonic_ns` is."""
+    """Boot id of the host on whose clock `monotonic_ns` is; empty: the daemon's."""
     lateness_s: builtins.float
-    """How late events of this session may come, at most 120 s."""
+    """How late events of this session may come, at most 120 s; results come that much later
+    for as long as the session lives.
+    """
     uid: builtins.int
     """User id of the client: a claim, for information."""
     pid: builtins.int
@@ -399,6 +407,20 @@ class OpenSession(google.protobuf.message.Message):
 global___OpenSession = OpenSession
 
 @typing.final
+class CloseSession(google.protobuf.message.Message):
+    """Ends the session: nothing more of it will come. Without it, a session whose stream ended
+    lives on for 30 s, for the next stream with its secret to resume it.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___CloseSession = CloseSession
+
+@typing.final
 class EventBatch(google.protobuf.message.Message):
     """Events of one session."""
 
@@ -407,7 +429,7 @@ class EventBatch(google.protobuf.message.Message):
     EVENTS_FIELD_NUMBER: builtins.int
     @property
     def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___WindowEvent]:
-        """In the order of `sequence`."""
+        """In the order of `sequence`, at most 10 000."""
 
     def __init__(
         self,
@@ -493,6 +515,16 @@ class WindowEvent(google.protobuf.message.Message):
         ) -> None: ...
 
     @typing.final
+    class FirstToken(google.protobuf.message.Message):
+        """The first token was there."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        def __init__(
+            self,
+        ) -> None: ...
+
+    @typing.final
     class Iteration(google.protobuf.message.Message):
         """A batch execution; it began at `monotonic_ns` of the event."""
 
@@ -520,7 +552,7 @@ class WindowEvent(google.protobuf.message.Message):
         """Its end."""
         @property
         def costs(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
-            """Cost by window id, in any unit; only proportions matter."""
+            """Cost by window id, in any unit; only proportions matter. At most 10 000."""
 
         def __init__(
             self,
@@ -539,6 +571,7 @@ class WindowEvent(google.protobuf.message.Message):
     ITERATION_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
     STOP_FIELD_NUMBER: builtins.int
+    FIRST_TOKEN_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Number in the session, from 1; sent again with the same number."""
     monotonic_ns: builtins.int
@@ -548,7 +581,7 @@ class WindowEvent(google.protobuf.message.Message):
     weight: builtins.float
     """Its weight changed."""
     phase: builtins.str
-    """A phase of this name began; the one before ended."""
+    """A phase of this name began; the one before ended. At most 64 a window."""
     @property
     def start(self) -> global___WindowEvent.Start:
         """The window began."""
@@ -559,11 +592,15 @@ class WindowEvent(google.protobuf.message.Message):
 
     @property
     def usage(self) -> greend_proto.v1.types_pb2.Usage:
-        """What the request did, so far as known."""
+        """What the request did, so far as known; what is absent stays as it was."""
 
     @property
     def stop(self) -> global___WindowEvent.Stop:
         """The window ended."""
+
+    @property
+    def first_token(self) -> global___WindowEvent.FirstToken:
+        """The first token was there."""
 
     def __init__(
         self,
@@ -577,16 +614,17 @@ class WindowEvent(google.protobuf.message.Message):
         iteration: global___WindowEvent.Iteration | None = ...,
         usage: greend_proto.v1.types_pb2.Usage | None = ...,
         stop: global___WindowEvent.Stop | None = ...,
+        first_token: global___WindowEvent.FirstToken | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["event", b"event", "iteration", b"iteration", "phase", b"phase", "start", b"start", "stop", b"stop", "usage", b"usage", "weight", b"weight"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["event", b"event", "iteration", b"iteration", "monotonic_ns", b"monotonic_ns", "phase", b"phase", "sequence", b"sequence", "start", b"start", "stop", b"stop", "usage", b"usage", "weight", b"weight", "window_id", b"window_id"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["event", b"event"]) -> typing.Literal["start", "weight", "phase", "iteration", "usage", "stop"] | None: ...
+    def HasField(self, field_name: typing.Literal["event", b"event", "first_token", b"first_token", "iteration", b"iteration", "phase", b"phase", "start", b"start", "stop", b"stop", "usage", b"usage", "weight", b"weight"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["event", b"event", "first_token", b"first_token", "iteration", b"iteration", "monotonic_ns", b"monotonic_ns", "phase", b"phase", "sequence", b"sequence", "start", b"start", "stop", b"stop", "usage", b"usage", "weight", b"weight", "window_id", b"window_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["event", b"event"]) -> typing.Literal["start", "weight", "phase", "iteration", "usage", "stop", "first_token"] | None: ...
 
 global___WindowEvent = WindowEvent
 
 @typing.final
 class RecordWindowsResponse(google.protobuf.message.Message):
-    """From the daemon."""
+    """From the daemon; the first one says that the session is open."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -600,7 +638,7 @@ class RecordWindowsResponse(google.protobuf.message.Message):
         CODE_FIELD_NUMBER: builtins.int
         MESSAGE_FIELD_NUMBER: builtins.int
         sequence: builtins.int
-        """Its number."""
+        """Its number. It is acknowledged all the same."""
         code: builtins.int
         """gRPC status code."""
         message: builtins.str
@@ -762,12 +800,17 @@ class SummarizeWindowsResponse(google.protobuf.message.Message):
         USAGE_FIELD_NUMBER: builtins.int
         JOULES_PER_REQUEST_FIELD_NUMBER: builtins.int
         JOULES_PER_OUTPUT_TOKEN_FIELD_NUMBER: builtins.int
+        UNCERTAINTY_J_FIELD_NUMBER: builtins.int
         start_unix_ns: builtins.int
         """Begin of the time bucket."""
         count: builtins.int
         """Windows that are final."""
         energy_j: builtins.float
         """Sum of their own energy."""
+        uncertainty_j: builtins.float
+        """95 % bound on the error of `energy_j`: errors that the windows have in common add up,
+        the others in quadrature. Absent where a window does not tell, or idle is excluded.
+        """
         @property
         def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
             """The values that they share, by tag key."""
@@ -794,10 +837,14 @@ class SummarizeWindowsResponse(google.protobuf.message.Message):
             usage: greend_proto.v1.types_pb2.Usage | None = ...,
             joules_per_request: global___SummarizeWindowsResponse.Statistics | None = ...,
             joules_per_output_token: global___SummarizeWindowsResponse.Statistics | None = ...,
+            uncertainty_j: builtins.float | None = ...,
         ) -> None: ...
-        def HasField(self, field_name: typing.Literal["_start_unix_ns", b"_start_unix_ns", "joules_per_output_token", b"joules_per_output_token", "joules_per_request", b"joules_per_request", "start_unix_ns", b"start_unix_ns", "usage", b"usage"]) -> builtins.bool: ...
-        def ClearField(self, field_name: typing.Literal["_start_unix_ns", b"_start_unix_ns", "count", b"count", "energy_j", b"energy_j", "joules_per_output_token", b"joules_per_output_token", "joules_per_request", b"joules_per_request", "start_unix_ns", b"start_unix_ns", "tags", b"tags", "usage", b"usage"]) -> None: ...
+        def HasField(self, field_name: typing.Literal["_start_unix_ns", b"_start_unix_ns", "_uncertainty_j", b"_uncertainty_j", "joules_per_output_token", b"joules_per_output_token", "joules_per_request", b"joules_per_request", "start_unix_ns", b"start_unix_ns", "uncertainty_j", b"uncertainty_j", "usage", b"usage"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["_start_unix_ns", b"_start_unix_ns", "_uncertainty_j", b"_uncertainty_j", "count", b"count", "energy_j", b"energy_j", "joules_per_output_token", b"joules_per_output_token", "joules_per_request", b"joules_per_request", "start_unix_ns", b"start_unix_ns", "tags", b"tags", "uncertainty_j", b"uncertainty_j", "usage", b"usage"]) -> None: ...
+        @typing.overload
         def WhichOneof(self, oneof_group: typing.Literal["_start_unix_ns", b"_start_unix_ns"]) -> typing.Literal["start_unix_ns"] | None: ...
+        @typing.overload
+        def WhichOneof(self, oneof_group: typing.Literal["_uncertainty_j", b"_uncertainty_j"]) -> typing.Literal["uncertainty_j"] | None: ...
 
     @typing.final
     class Statistics(google.protobuf.message.Message):

@@ -320,7 +320,7 @@ global___Usage = Usage
 
 @typing.final
 class Phase(google.protobuf.message.Message):
-    """A named part of a window; the phases of a window sum to it."""
+    """A named part of a window; the phases of a window sum to its own energy."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -332,7 +332,7 @@ class Phase(google.protobuf.message.Message):
     ACTIVE_ENERGY_J_FIELD_NUMBER: builtins.int
     UNCERTAINTY_J_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Name, e.g. "prefill" or "decode"."""
+    """Name, e.g. "prefill" or "decode"; empty for the time before the first one."""
     start_unix_ns: builtins.int
     """Its begin."""
     stop_unix_ns: builtins.int
@@ -467,7 +467,7 @@ class Window(google.protobuf.message.Message):
     state: builtins.str
     """"open" (runs), "stopped" (ended, energy not final) or "final"."""
     weight: builtins.float
-    """Claim on energy shared with others, 1e-3 to 1e6."""
+    """Claim on energy shared with others, 1e-3 to 1e6, as it was started with."""
     parent_id: builtins.str
     """The window that this one is a part of; empty: none."""
     start_unix_ns: builtins.int

@@ -15,6 +15,7 @@ from greend.config import Metrics, Settings
 from greend.device.fleet import Fleet
 from greend.device.protocol import Driver
 from greend.errors import FailedPrecondition, GreendError, InvalidArgument, Unavailable
+from greend.metering.active import ActiveWindows
 from greend.metering.backup import Backups
 from greend.metering.clock import Clock
 from greend.metering.health import status_line
@@ -25,6 +26,7 @@ from greend.metering.query import Query
 from greend.metering.registry import DeviceRegistry
 from greend.metering.saver import Saver
 from greend.metering.service import WindowService, close_unfinished
+from greend.metering.sessions import Sessions
 from greend.model import DeviceInfo, Sample
 from greend.notify import notify
 from greend.restore import restore
@@ -102,11 +104,10 @@ async def _serve(
 
     clock = Clock()
     registry = DeviceRegistry()
-    windows = WindowService(
-        registry, writer, reader, most_open=settings.metering.most_open_windows, clock=clock
-    )
+    active = ActiveWindows(registry, clock, most_open=settings.metering.most_open_windows)
+    windows = WindowService(active, writer, reader)
     recorder = _recorder(settings.metrics)
-    saver = Saver(writer, windows.stored, recorder)
+    saver = Saver(writer, active.stored, recorder)
     listener = _LoopListener(loop)
     interval_ns = settings.metering.settings().slow_interval_ns
     fleet = Fleet(driver, listener, interval_ns=interval_ns)
@@ -117,24 +118,31 @@ async def _serve(
         settings.metering.settings(),
         _Pace(fleet, pulse),
         saver,
-        windows,
+        active,
         registry,
         remembered=remembered,
         clock=clock,
     )
-    windows.set_pace = meter.set_pace
+    active.set_pace = meter.set_pace
+    sessions = Sessions(active, writer, reader, set_lateness=meter.set_lateness)
     listener.connect(meter, pulse)
     query = Query(reader, registry, windows.current, meter.flush)
     pruner = Pruner(
         Prunable(engine),
         writer,
-        is_active=windows.is_active,
+        is_active=active.is_active,
         now_unix_ns=lambda: clock.unix_ns,
     )
 
-    # What is not built yet is abstract to the type checker and UNIMPLEMENTED to callers.
-    metering = MeteringServicer(  # type: ignore[abstract]
-        windows, query, meter, clock, Backups(database), store_error=lambda: writer.error
+    metering = MeteringServicer(
+        active,
+        windows,
+        sessions,
+        query,
+        meter,
+        clock,
+        Backups(database),
+        store_error=lambda: writer.error,
     )
     simulator = None
     if simulated is not None:
@@ -148,7 +156,7 @@ async def _serve(
 
     exporter = None
     if recorder is not None:
-        exporter = _exporter(settings.metrics.address, recorder, meter, windows, writer, clock)
+        exporter = _exporter(settings.metrics.address, recorder, meter, active, writer, clock)
 
     fleet.start()
     try:
@@ -169,7 +177,7 @@ async def _serve(
     reporting = asyncio.create_task(
         report(
             checks,
-            lambda: status_line(registry, clock.monotonic_ns(), writer.error, windows.open_count),
+            lambda: status_line(registry, clock.monotonic_ns(), writer.error, active.open_count),
         )
     )
     await ended.wait()
@@ -177,6 +185,7 @@ async def _serve(
     log.info("stopping")
     reporting.cancel()
     notify("STOPPING=1", "STATUS=stopping")
+    sessions.stop()
     await _bounded(windows.drain(DRAIN_S), DRAIN_S + JOIN_S)
     pulse.stop()
     pruning.cancel()
@@ -221,7 +230,7 @@ def _exporter(
     address: str,
     recorder: "Recorder",
     meter: Meter,
-    windows: WindowService,
+    windows: ActiveWindows,
     writer: StoreWriter,
     clock: Clock,
 ) -> "Exporter":

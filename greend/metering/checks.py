@@ -14,6 +14,8 @@ LONGEST_VALUE_BYTES = 256
 LONGEST_REQUEST_ID_BYTES = 256
 LIGHTEST, HEAVIEST = 1e-3, 1e6
 FUTURE_NS = NS_PER_S
+MOST_PHASES = 64
+MOST_MEMBERS = 10_000
 
 _KEY = re.compile(r"[a-z][a-z0-9_.]*")
 
@@ -69,7 +71,27 @@ def check_not_future(name: str, instant_ns: int, now_ns: int) -> None:
     """At most a second ahead: clocks of one host do not differ by more."""
     if instant_ns > now_ns + FUTURE_NS:
         ahead_s = (instant_ns - now_ns) / NS_PER_S
+        clock = "CLOCK_MONOTONIC" if name.endswith("monotonic_ns") else "Unix clock"
         raise InvalidArgument(
             f"{name}: {ahead_s:.3f} s in the future, at most {FUTURE_NS // NS_PER_S} s: it is in"
-            " ns of this host's Unix clock"
+            f" ns of this host's {clock}"
         )
+
+
+def check_phase(name: str) -> None:
+    """Not empty, and bounded as a tag's value."""
+    if not name:
+        raise InvalidArgument("phase: its name is empty")
+    if len(name.encode()) > LONGEST_VALUE_BYTES:
+        raise InvalidArgument(f"phase: its name is longer than {LONGEST_VALUE_BYTES} bytes")
+
+
+def check_costs(costs: Mapping[str, float]) -> None:
+    """Finite, not below 0, one of them above; bounded in number."""
+    if len(costs) > MOST_MEMBERS:
+        raise InvalidArgument(f"costs: {len(costs)} windows, at most {MOST_MEMBERS} are taken")
+    for window_id, cost in costs.items():
+        if not (math.isfinite(cost) and cost >= 0):
+            raise InvalidArgument(f"costs: {cost} of {window_id[:64]!r} is no cost: 0 or more")
+    if not any(costs.values()):
+        raise InvalidArgument("costs: none is above 0")

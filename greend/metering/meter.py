@@ -82,6 +82,17 @@ class Meter:
         self._clock = clock
         self._flushed_ns = clock.monotonic_ns()
         self._samples: Feed[Sample] = Feed()
+        self._lateness_ns = settings.lateness_ns
+
+    def set_lateness(self, asked_ns: int) -> None:
+        """How late events may come at most, if that is more than the usual.
+
+        As long as it is, windows that nobody told of yet may be running: devices are
+        sampled as if they were open.
+        """
+        self._lateness_ns = max(self.settings.lateness_ns, asked_ns)
+        for device in self.registry.devices.values():
+            self.set_pace(device)
 
     def found(self, info: DeviceInfo) -> None:
         """A device answers (again)."""
@@ -177,7 +188,7 @@ class Meter:
         for device in self.registry.devices.values():
             self._saver.add((), device.ledger.take_bookings())
 
-    def flush(self) -> "asyncio.Future[bool]":
+    def flush(self) -> "asyncio.Future[object]":
         """Writes what was booked; the future is done when it is committed."""
         self._flushed_ns = self._clock.monotonic_ns()
         self.collect()
@@ -187,13 +198,14 @@ class Meter:
         )
 
     def set_pace(self, device: MeteredDevice) -> None:
-        """Fast while a window is not final or someone watches, and a while after
-        (DESIGN.md, rule 12)."""
+        """Fast while a window is not final, may be told of later, or someone watches, and a
+        while after (DESIGN.md, rule 12)."""
         self._set_pace(device, self._clock.monotonic_ns())
 
     def _set_pace(self, device: MeteredDevice, now_ns: int) -> None:
         settings = self.settings
-        if device.ledger.busy or device.watchers:
+        awaiting = self._lateness_ns > settings.lateness_ns
+        if device.ledger.busy or device.watchers or awaiting:
             device.fast_until_ns = now_ns + settings.fast_after_ns
         if now_ns >= device.fast_until_ns:
             interval_ns = settings.slow_interval_ns
@@ -226,7 +238,7 @@ class Meter:
                 device.watchers -= 1
 
     def _close(self, device: MeteredDevice, now_ns: int, offset_ns: int) -> None:
-        settled = device.ledger.close(now_ns, self.settings.lateness_ns, offset_ns)
+        settled = device.ledger.close(now_ns, self._lateness_ns, offset_ns)
         finals = self._windows.settled(device, settled)
         if finals:
             # With their minutes, so that windows and ledger agree in every commit.

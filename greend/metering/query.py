@@ -47,7 +47,7 @@ class Query:
         reader: StoreReader,
         registry: DeviceRegistry,
         current: Callable[[Window], Window],
-        flush: Callable[[], "asyncio.Future[bool]"],
+        flush: Callable[[], "asyncio.Future[object]"],
     ) -> None:
         self._reader = reader
         self._registry = registry

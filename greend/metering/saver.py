@@ -62,7 +62,7 @@ class Saver:
                 else kept.plus(**{name: getattr(booking, name) for name in AMOUNTS})
             )
 
-    def save(self, devices: Iterable[DeviceRecord] = ()) -> "asyncio.Future[bool]":
+    def save(self, devices: Iterable[DeviceRecord] = ()) -> "asyncio.Future[object]":
         """Hands everything over; the future is done when it is committed.
 
         To be awaited in `asyncio.shield`: a caller who gives up must not cancel it.
@@ -78,7 +78,7 @@ class Saver:
 
     def _written(
         self,
-        done: "asyncio.Future[bool]",
+        done: "asyncio.Future[object]",
         windows: dict[str, Window],
         bookings: dict[tuple[str, int], Booking],
     ) -> None:

@@ -3,10 +3,12 @@
 import asyncio
 import hashlib
 import hmac
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 
 from greend.errors import PermissionDenied
-from greend.model import NS_PER_MS, NS_PER_S, Flag, Share, Usage, Window, WindowState
+from greend.metering.phases import Mark, own_bound, window_phases
+from greend.model import NS_PER_MS, NS_PER_S, Bound, Flag, Share, Usage, Window, WindowState
 
 # Shorter than the counter's usual step: most of the figure is shaping.
 SHORT_NS = 100 * NS_PER_MS
@@ -20,7 +22,7 @@ def _future() -> "asyncio.Future[Window]":
 class ActiveWindow:
     """A window and what is still to come of it. Owned by the event loop.
 
-    `finished` is done when the final window is committed.
+    `finished` is done, and `on_final` called, when the final window is committed.
     """
 
     window: Window
@@ -30,14 +32,19 @@ class ActiveWindow:
     claim_id: str = ""
     stop_ns: int | None = None
     shares: dict[str, Share] = field(default_factory=dict)
+    # When its phases began, in order of time.
+    marks: list[Mark] = field(default_factory=list)
     # Its children that are not final.
     children: set[str] = field(default_factory=set)
     final: bool = False
+    # Whether the store is known to have it.
+    stored: bool = False
     # Calls that said its start.
     starters: int = 1
     finished: "asyncio.Future[Window]" = field(default_factory=_future)
+    on_final: Callable[[Window], None] | None = None
 
-    def stop(self, stop_ns: int, usage: Usage) -> None:
+    def stop(self, stop_ns: int) -> None:
         """The window has ended; its energy is still to come."""
         self.stop_ns = stop_ns
         # From the length, so that a wall clock set meanwhile cannot bend it.
@@ -45,7 +52,6 @@ class ActiveWindow:
             self.window,
             stop_unix_ns=self.window.start_unix_ns + stop_ns - self.start_ns,
             state=WindowState.STOPPED,
-            usage=usage,
         )
         if stop_ns - self.start_ns < SHORT_NS:
             self.flag(Flag.SHORT)
@@ -53,6 +59,10 @@ class ActiveWindow:
     def flag(self, flag: Flag) -> None:
         """Something to know of its figures."""
         self.window = replace(self.window, flags=self.window.flags | {flag})
+
+    def use(self, usage: Usage) -> None:
+        """Adds to what is known of what the request did."""
+        self.window = replace(self.window, usage=_merged(self.window.usage, usage))
 
     def settle(self, device: str, share: Share) -> None:
         """Takes a device's final share."""
@@ -73,6 +83,9 @@ class ActiveWindow:
             descendants_active_mj=self.window.descendants_active_mj
             + active_mj
             + child.descendants_active_mj,
+            descendants_bound=self.window.descendants_bound.plus(child.bound or Bound()).plus(
+                child.descendants_bound
+            ),
         )
 
     @property
@@ -83,7 +96,28 @@ class ActiveWindow:
     def as_final(self) -> Window:
         """The window with its final figures."""
         self.final = True
-        return replace(self.window, state=WindowState.FINAL, shares=dict(self.shares))
+        return replace(self.having(self.shares), state=WindowState.FINAL)
+
+    def as_stored(self) -> Window:
+        """The window as it stands, without what it got."""
+        return self.having({}) if self.marks else self.window
+
+    def having(self, shares: Mapping[str, Share]) -> Window:
+        """The window with what its devices gave to it."""
+        measured = [share for share in shares.values() if share.source is not None]
+        window = self.window
+        offset_ns = window.start_unix_ns - self.start_ns
+        return replace(
+            window,
+            shares=dict(shares),
+            bound=own_bound(measured),
+            phases=window_phases(self.marks, self.start_ns, self.stop_ns, offset_ns, measured),
+        )
+
+
+def _merged(known: Usage, said: Usage) -> Usage:
+    news = {item.name: getattr(said, item.name) for item in fields(Usage)}
+    return replace(known, **{name: value for name, value in news.items() if value is not None})
 
 
 def all_flags(window: Window) -> list[Flag]:

@@ -157,12 +157,20 @@ def _stream(
     return call
 
 
+def code_of(error: errors.GreendError) -> int:
+    """The number of an error's status code, where it is told in a message."""
+    return int(_status(error).value[0])
+
+
+def _status(error: errors.GreendError) -> grpc.StatusCode:
+    return next(status for kind, status in STATUS.items() if isinstance(error, kind))
+
+
 async def _abort(context: Context, error: Exception, method: str) -> None:
     if isinstance(error, grpc.aio.AbortError):
         raise error
-    for kind, status in STATUS.items():
-        if isinstance(error, kind):
-            await context.abort(status, str(error))
+    if isinstance(error, errors.GreendError):
+        await context.abort(_status(error), str(error))
     if isinstance(error, NotImplementedError):
         await context.abort(
             grpc.StatusCode.UNIMPLEMENTED, f"{method} is not built yet in this version of greend"

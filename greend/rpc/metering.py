@@ -6,15 +6,19 @@ from collections.abc import AsyncIterator, Callable
 
 from greend import __version__
 from greend.metering import health
+from greend.metering.active import ActiveWindows
 from greend.metering.backup import Backups
 from greend.metering.checks import check_wait
 from greend.metering.clock import Clock
 from greend.metering.meter import Meter
 from greend.metering.query import Query, matches
-from greend.metering.service import WindowService, WindowStart
+from greend.metering.service import WindowService
+from greend.metering.sessions import Sessions
+from greend.metering.starts import WindowStart
 from greend.model import NS_PER_S
 from greend.rpc import convert
 from greend.rpc.interceptor import Context
+from greend.rpc.record import record
 from greend_proto.v1 import metering_pb2 as pb
 from greend_proto.v1 import metering_pb2_grpc
 from greend_proto.v1 import types_pb2 as types
@@ -28,7 +32,9 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
 
     def __init__(
         self,
+        active: ActiveWindows,
         windows: WindowService,
+        sessions: Sessions,
         query: Query,
         meter: Meter,
         clock: Clock,
@@ -36,7 +42,9 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
         *,
         store_error: Callable[[], str | None],
     ) -> None:
+        self._active = active
         self._windows = windows
+        self._sessions = sessions
         self._query = query
         self._meter = meter
         self._registry = meter.registry
@@ -64,7 +72,7 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
                 )
                 for name, message in parts.items()
             ],
-            open_windows=self._windows.open_count,
+            open_windows=self._active.open_count,
             devices_ok=sum(device.state(now_ns)[0] == "ok" for device in devices),
             devices_total=len(devices),
             simulated=any(device.info.simulated for device in devices),
@@ -117,6 +125,12 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
     ) -> types.Window:
         """One window."""
         return convert.window_to_message(await self._windows.get(request.window_id, request.wait_s))
+
+    def RecordWindows(  # noqa: N802
+        self, requests: AsyncIterator[pb.RecordWindowsRequest], context: Context
+    ) -> AsyncIterator[pb.RecordWindowsResponse]:
+        """The hot path: see greend/rpc/record.py."""
+        return record(self._sessions, requests)
 
     async def ListWindows(  # noqa: N802
         self, request: pb.ListWindowsRequest, context: Context
@@ -177,7 +191,7 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
         """A live feed of windows that became final."""
         query = convert.filter_from_message(request.filter)
         await self._query.check_filter(query)
-        with self._windows.finals.watch() as finals:
+        with self._active.finals.watch() as finals:
             await context.send_initial_metadata(())  # from here on nothing is missed
             async for window in finals:
                 if matches(query, window):

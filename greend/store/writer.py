@@ -38,7 +38,7 @@ def _uncancellable() -> "Future[Any]":
 
 @dataclass(slots=True)
 class _Write:
-    """`done` says whether all of `inserts` were new, or how many rows were deleted."""
+    """`done` says which of `inserts` were there already, or how many rows were deleted."""
 
     inserts: Sequence[Window] = ()
     windows: Sequence[Window] = ()
@@ -64,9 +64,14 @@ class StoreWriter:
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    def insert(self, window: Window) -> "Future[bool]":
-        """Queues a window that should be new. False, and nothing is written, if it is not."""
-        write = _Write(inserts=[window])
+    def insert(
+        self, new: Sequence[Window], changed: Sequence[Window] = ()
+    ) -> "Future[frozenset[str]]":
+        """Queues windows that should be new, and changes of others.
+
+        The future says which of `new` were there already: of those nothing is written.
+        """
+        write = _Write(new, changed)
         self._queue.put(write)
         return write.done
 
@@ -76,7 +81,7 @@ class StoreWriter:
         windows: Sequence[Window] = (),
         bookings: Sequence[Booking] = (),
         devices: Sequence[DeviceRecord] = (),
-    ) -> "Future[bool]":
+    ) -> "Future[object]":
         """Queues a write. Of several writes of a window or device the last one counts;
         bookings are added to what their minutes hold.
 
@@ -187,7 +192,7 @@ class StoreWriter:
             return [
                 _delete(driver, *write.delete)
                 if write.delete
-                else all(item.window_id in inserted for item in write.inserts)
+                else frozenset(item.window_id for item in write.inserts) - inserted
                 for write in batch
             ]
 

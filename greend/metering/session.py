@@ -1,0 +1,261 @@
+"""One session: its events are applied once, committed, then acknowledged."""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from greend.errors import GreendError, InvalidArgument
+from greend.metering import checks
+from greend.metering.active import ActiveWindows, already_final
+from greend.metering.events import Change, Event, FirstToken, Iteration, PhaseBegin, Stop, Weight
+from greend.metering.starts import WindowStart, check_same
+from greend.metering.windows import ActiveWindow, check_token
+from greend.model import Usage, Window
+from greend.store.reader import StoreReader
+from greend.store.writer import StoreWriter
+
+LARGEST_BATCH = 10_000
+# Final windows and refusals that wait for a client to take them, or to come back.
+LONGEST_BACKLOG = 10_000
+
+
+# Windows that the store was asked for; None: it has none.
+Known = dict[str, Window | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An event that was refused, and why."""
+
+    sequence: int
+    error: GreendError
+
+
+@dataclass(slots=True)
+class _Unsaved:
+    """A window that changed since the store had it; `start` is the event, if it is new."""
+
+    active: ActiveWindow
+    start: Event | None = None
+
+
+class Session:
+    """What a client told, and what it is to be told. Owned by the event loop.
+
+    `news` is set when there is something to be told: `acknowledged`, which is the number
+    up to which everything is committed, or something in `refusals` or `finals`.
+    """
+
+    def __init__(
+        self, token: str, active: ActiveWindows, writer: StoreWriter, reader: StoreReader
+    ) -> None:
+        self.acknowledged = 0
+        self.refusals: deque[Refused] = deque(maxlen=LONGEST_BACKLOG)
+        self.finals: deque[Window] = deque(maxlen=LONGEST_BACKLOG)
+        self.news = asyncio.Event()
+        self._token = token
+        self._active = active
+        self._writer = writer
+        self._reader = reader
+        # The last one taken; it may not be committed yet.
+        self._taken = 0
+        self._unsaved: dict[str, _Unsaved] = {}
+        # Of what was taken, as it may be said again by a client that missed the answer.
+        self._refused: OrderedDict[int, Refused] = OrderedDict()
+        self._lock = asyncio.Lock()
+
+    async def take(self, events: Sequence[Event]) -> None:
+        """Applies and commits those that are new; those that were taken before are only
+        answered again.
+
+        One that is wrong is refused by itself. Raises InvalidArgument, and applies
+        nothing, if they are out of order or too many; ResourceExhausted or Unavailable if
+        they cannot be committed: then they are to be told again.
+        """
+        _check_order(events)
+        # Not given up half way: what was applied has to be committed.
+        await asyncio.shield(asyncio.ensure_future(self._take(events)))
+
+    def final(self, window: Window) -> None:
+        """A window of this session is final."""
+        self.finals.append(window)
+        self.news.set()
+
+    async def _take(self, events: Sequence[Event]) -> None:
+        async with self._lock:
+            later: list[tuple[Event, GreendError | None]] = []
+            for event in events:
+                if event.sequence <= self._taken:
+                    self._answer_again(event)
+                    continue
+                self._taken = event.sequence
+                try:
+                    if not self._apply(event):
+                        later.append((event, None))
+                except GreendError as error:
+                    # What could not start now may have started, and ended, long ago.
+                    if isinstance(event.what, WindowStart):
+                        later.append((event, error))
+                    else:
+                        self._refuse(event, error)
+            if later:
+                await self._settle(later)
+            taken = self._taken
+            await self._commit()
+            self.acknowledged = taken
+            self.news.set()
+
+    def _apply(self, event: Event) -> bool:
+        """False: of windows that are not open, or final; the store has to be asked."""
+        what = event.what
+        if isinstance(what, Iteration):
+            return self._iterate(event, what, {})
+        if what is None:
+            raise InvalidArgument("event: nothing that this version of greend knows is told")
+        window_id = checks.check_window_id(event.window_id)
+        active = self._active.find(window_id)
+        if isinstance(what, WindowStart):
+            self._start(window_id, active, event, what)
+            return True
+        if active is None:
+            return False
+        check_token(active.window, self._token)
+        self._change(active, event.at_ns, what)
+        self._unsaved.setdefault(window_id, _Unsaved(active))
+        return True
+
+    def _start(
+        self, window_id: str, active: ActiveWindow | None, event: Event, start: WindowStart
+    ) -> None:
+        if active is None:
+            active = self._active.open(window_id, start)
+            self._unsaved[window_id] = _Unsaved(active, event)
+        else:
+            check_same(active.window, start)
+            if active.start_ns != start.start_ns:
+                raise InvalidArgument(
+                    f"window_id: {window_id} was started already, at another instant: choose a new"
+                    " id for a new window"
+                )
+            active.starters += 1
+            self._unsaved.setdefault(window_id, _Unsaved(active))
+        active.on_final = self.final
+
+    def _change(self, active: ActiveWindow, at_ns: int, what: Change) -> None:
+        match what:
+            case Weight(weight):
+                self._active.weigh(active, at_ns, weight)
+            case PhaseBegin(name):
+                self._active.begin_phase(active, at_ns, name)
+            case Usage():
+                self._active.use(active, at_ns, what)
+            case FirstToken():
+                self._active.first_token(active, at_ns)
+            case Stop():
+                self._active.end(active, at_ns)
+
+    def _iterate(self, event: Event, what: Iteration, known: Known) -> bool:
+        """False if the store has to be asked for some of the members first."""
+        members: list[tuple[ActiveWindow, float]] = []
+        for told_id, cost in what.costs.items():
+            window_id = checks.check_window_id(told_id, "costs")
+            active = self._active.find(window_id)
+            if active is not None:
+                check_token(active.window, self._token)
+                members.append((active, cost))
+                continue
+            if window_id not in known:
+                return False
+            window = known[window_id]
+            if window is None:
+                raise self._active.unknown(window_id)
+            check_token(window, self._token)  # what is final claims no part
+        checks.check_costs(what.costs)
+        self._active.iterate(event.at_ns, what.stop_ns, members)
+        return True
+
+    # Events of windows that are not active
+
+    async def _settle(self, later: Iterable[tuple[Event, GreendError | None]]) -> None:
+        """Of windows that are final, or that nobody knows: for these, the error is told."""
+        ids = {window_id for event, _ in later for window_id in _named(event)}
+        stored = await asyncio.to_thread(self._reader.windows_by_id, ids)
+        known: Known = {window_id: stored.get(window_id) for window_id in ids}
+        for event, error in later:
+            try:
+                if isinstance(event.what, Iteration):
+                    self._iterate(event, event.what, known)
+                else:
+                    self._say_again(event, known, error)
+            except GreendError as refusal:
+                self._refuse(event, refusal)
+
+    def _say_again(self, event: Event, known: Known, error: GreendError | None) -> None:
+        window_id = checks.check_window_id(event.window_id)
+        window = known[window_id]
+        if window is None:
+            raise error or self._active.unknown(window_id)
+        if isinstance(event.what, WindowStart):
+            check_same(window, event.what)
+        else:
+            check_token(window, self._token)
+            if not isinstance(event.what, Stop):
+                raise already_final(window)
+        self.finals.append(window)
+
+    def _refuse(self, event: Event, error: GreendError) -> None:
+        refused = self._refused[event.sequence] = Refused(event.sequence, error)
+        self.refusals.append(refused)
+        if len(self._refused) > LONGEST_BACKLOG:
+            self._refused.popitem(last=False)
+
+    def _answer_again(self, event: Event) -> None:
+        refused = self._refused.get(event.sequence)
+        if refused is not None:
+            self.refusals.append(refused)
+
+    # The store
+
+    async def _commit(self) -> None:
+        """One write for all; what cannot be written is kept for the next time."""
+        if not self._unsaved:
+            return
+        new: list[Window] = []
+        changed: list[Window] = []
+        for item in self._unsaved.values():
+            is_new = item.start is not None and not item.active.stored and not item.active.final
+            (new if is_new else changed).append(item.active.as_stored())
+        there = await asyncio.wrap_future(self._writer.insert(new, changed))
+        saved, self._unsaved = self._unsaved, {}
+        elsewhere: list[tuple[Event, GreendError | None]] = []
+        for window_id, item in saved.items():
+            if window_id in there and not item.active.stored and item.start is not None:
+                self._active.cancel(item.active)
+                elsewhere.append((item.start, None))
+            item.active.stored = True
+        if elsewhere:
+            await self._settle(elsewhere)
+
+
+def _named(event: Event) -> Iterator[str]:
+    """The ids of an event's windows, in their usual form."""
+    told = event.what.costs if isinstance(event.what, Iteration) else [event.window_id]
+    for window_id in told:
+        with suppress(InvalidArgument):
+            yield checks.check_window_id(window_id)
+
+
+def _check_order(events: Sequence[Event]) -> None:
+    if len(events) > LARGEST_BATCH:
+        raise InvalidArgument(
+            f"events: {len(events)} in a batch, at most {LARGEST_BATCH} are taken"
+        )
+    before = 0
+    for event in events:
+        if event.sequence <= before:
+            raise InvalidArgument(
+                f"events: sequence {event.sequence} after {before}: numbers begin with 1 and grow"
+            )
+        before = event.sequence

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from greend_proto.v1 import metering_pb2, metering_pb2_grpc, types_pb2
 GPU_0 = "GPU-aaaa0000-0000-5000-8000-000000000000"
 GPU_1 = "GPU-bbbb1111-0000-5000-8000-000000000001"
 POWER_W = 100.0
+OFFSET_NS = time.time_ns() - time.monotonic_ns()
 
 Refusal = tuple[grpc.StatusCode, str]
 
@@ -46,10 +48,43 @@ def sample(device: str, power_w: float = POWER_W) -> types_pb2.Sample:
     )
 
 
+Answer = metering_pb2.RecordWindowsResponse | Refusal | None
+
+
+class Start:
+    """A start that came."""
+
+    def __init__(self, event: metering_pb2.WindowEvent, session_token: str) -> None:
+        self.window_id, self.monotonic_ns = event.window_id, event.monotonic_ns
+        self.session_token = session_token
+        start = event.start
+        self.request_id, self.parent_id = start.request_id, start.parent_id
+        self.devices, self.tags, self.weight = list(start.devices), dict(start.tags), start.weight
+        self.iteration_driven = start.iteration_driven
+
+
+class Stop:
+    """A stop that came."""
+
+    def __init__(self, event: metering_pb2.WindowEvent, session_token: str) -> None:
+        self.window_id, self.monotonic_ns = event.window_id, event.monotonic_ns
+        self.session_token = session_token
+
+
+class Session:
+    """What a session's client told, and what it is to be told; the end is None."""
+
+    def __init__(self, opening: metering_pb2.OpenSession) -> None:
+        self.opening = opening
+        self.taken = 0
+        self.answers: deque[Answer] = deque()
+
+
 class MemoryDaemon(metering_pb2_grpc.MeteringServiceServicer):
     """Answers as the daemon does; a window has 100 J for each second of it.
 
-    ``refuse`` may name an error for a request; ``finalize`` says whether windows
+    ``refuse`` may name an error for a request, or for one event of a stream: of those,
+    starts and stops are ``Start`` and ``Stop``, others messages; ``finalize`` says whether windows
     become final by themselves or wait for ``make_final``. Feeds tell what is added to
     ``samples`` and what becomes final.
     """
@@ -74,9 +109,16 @@ class MemoryDaemon(metering_pb2_grpc.MeteringServiceServicer):
         self.requests: list[Any] = []
         self.refuse: Callable[[Any], Refusal | None] = lambda request: None
         self.finalize = True
+        self.tell_results = True  # on the stream
+        self._sessions: dict[str, Session] = {}
+        self._owners: dict[str, Session] = {}  # by window id
         self.gate = threading.Event()  # calls wait here
         self.gate.set()
         self._changed = threading.Condition()
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def make_final(self) -> None:
         with self._changed:
@@ -87,6 +129,10 @@ class MemoryDaemon(metering_pb2_grpc.MeteringServiceServicer):
 
     def seen(self, kind: type[Any]) -> list[Any]:
         return [request for request in list(self.requests) if isinstance(request, kind)]
+
+    def events(self, kind: str) -> list[metering_pb2.WindowEvent]:
+        """Events other than starts and stops that came, of one kind."""
+        return [e for e in self.seen(metering_pb2.WindowEvent) if e.WhichOneof("event") == kind]
 
     def wait_for(self, condition: Callable[[], object]) -> None:
         """Wait until a request has made a condition true."""
@@ -103,36 +149,119 @@ class MemoryDaemon(metering_pb2_grpc.MeteringServiceServicer):
         self._enter(request, context)
         return metering_pb2.ListDevicesResponse(devices=self.devices)
 
-    def StartWindow(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        self._enter(request, context)
-        with self._changed:
-            return self.windows.setdefault(
-                request.window_id,
-                types_pb2.Window(
-                    window_id=request.window_id,
-                    request_id=request.request_id,
-                    tags=request.tags,
-                    devices=request.devices,
-                    state="open",
-                    weight=request.weight,
-                    parent_id=request.parent_id,
-                    start_unix_ns=request.start_unix_ns,
-                ),
-            )
+    def RecordWindows(self, requests: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        first = next(requests)
+        self._enter(first, context)
+        session = self._sessions.setdefault(first.open.session_token, Session(first.open))
+        session.answers.clear()
+        # What comes is read beside: results go out at any time.
+        threading.Thread(target=self._read, args=(session, requests, context), daemon=True).start()
+        context.add_callback(self._notify)
+        yield metering_pb2.RecordWindowsResponse(acknowledged_sequence=session.taken)
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: session.answers or not context.is_active())
+                if not context.is_active():
+                    return
+                answer = session.answers.popleft()
+            if answer is None:
+                return
+            if isinstance(answer, tuple):
+                context.abort(*answer)
+            yield answer
 
-    def StopWindow(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        self._enter(request, context)
+    def _read(self, session: Session, requests: Any, context: grpc.ServicerContext) -> None:
+        try:
+            for request in requests:
+                answer = self._take(session, request)
+                with self._changed:
+                    session.answers.append(answer)
+                    self._changed.notify_all()
+        except grpc.RpcError:
+            pass  # the stream was cut
+
+    def _take(self, session: Session, request: metering_pb2.RecordWindowsRequest) -> Answer:
+        if request.WhichOneof("message") == "close":
+            return None
+        self.gate.wait(30)
         with self._changed:
-            window = self._find(request.window_id, context)
-            if window.state == "open":
-                window.state = "stopped"
-                window.stop_unix_ns = request.stop_unix_ns
-                window.duration_s = (window.stop_unix_ns - window.start_unix_ns) / 1e9
-                window.usage.CopyFrom(request.usage)
-                if self.finalize:
-                    self._finalize(window)
-                self._changed.notify_all()
-            return window
+            self.requests.append(request)
+        refusal = self.refuse(request)
+        if refusal is not None:
+            return refusal
+        answer = metering_pb2.RecordWindowsResponse()
+        for event in request.batch.events:
+            if event.sequence > session.taken:
+                session.taken = event.sequence
+                refusal = self._happened(session, event)
+                if refusal is not None:
+                    answer.refusals.add(
+                        sequence=event.sequence, code=refusal[0].value[0], message=refusal[1]
+                    )
+        answer.acknowledged_sequence = session.taken
+        return answer
+
+    def _happened(self, session: Session, event: metering_pb2.WindowEvent) -> Refusal | None:
+        kind = event.WhichOneof("event")
+        token = session.opening.session_token
+        told: Any = event
+        if kind in ("start", "stop"):
+            told = (Start if kind == "start" else Stop)(event, token)
+        with self._changed:
+            self.requests.append(told)
+            self._changed.notify_all()
+        refusal = self.refuse(told)
+        if refusal is not None or kind == "iteration":
+            return refusal
+        with self._changed:
+            if kind == "start":
+                self._open(session, event)
+                return None
+            window = self.windows.get(event.window_id)
+            if window is None:
+                return grpc.StatusCode.NOT_FOUND, f"no window {event.window_id}"
+            self._change(session, window, kind or "", event)
+            self._changed.notify_all()
+        return None
+
+    def _open(self, session: Session, event: metering_pb2.WindowEvent) -> None:
+        start = event.start
+        self._owners[event.window_id] = session
+        self.windows.setdefault(
+            event.window_id,
+            types_pb2.Window(
+                window_id=event.window_id,
+                request_id=start.request_id,
+                tags=start.tags,
+                devices=start.devices,
+                state="open",
+                weight=start.weight,
+                parent_id=start.parent_id,
+                start_unix_ns=event.monotonic_ns + OFFSET_NS,
+            ),
+        )
+
+    def _change(
+        self,
+        session: Session,
+        window: types_pb2.Window,
+        kind: str,
+        event: metering_pb2.WindowEvent,
+    ) -> None:
+        if kind == "usage":
+            window.usage.MergeFrom(event.usage)
+        elif kind == "first_token":
+            window.usage.first_token_unix_ns = event.monotonic_ns + OFFSET_NS
+        elif kind == "phase":
+            window.phases.add(name=event.phase, start_unix_ns=event.monotonic_ns + OFFSET_NS)
+        elif kind == "stop" and window.state == "open":
+            window.state = "stopped"
+            window.stop_unix_ns = event.monotonic_ns + OFFSET_NS
+            window.duration_s = (window.stop_unix_ns - window.start_unix_ns) / 1e9
+            if self.finalize:
+                self._finalize(window)
+        elif kind == "stop" and window.state == "final":
+            session.answers.append(metering_pb2.RecordWindowsResponse(windows=[window]))
 
     def GetWindow(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._enter(request, context)
@@ -231,6 +360,9 @@ class MemoryDaemon(metering_pb2_grpc.MeteringServiceServicer):
         window.energy_j = POWER_W * window.duration_s
         window.source = "energy_counter"
         self.finals.append(window)
+        owner = self._owners.get(window.window_id)
+        if owner is not None and self.tell_results:
+            owner.answers.append(metering_pb2.RecordWindowsResponse(windows=[window]))
 
 
 def _meets(window: types_pb2.Window, wanted: types_pb2.WindowFilter) -> bool:

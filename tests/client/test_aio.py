@@ -16,9 +16,16 @@ import pytest
 import greend_client
 from greend_client import GreendError, ResultUnavailable, aio, current_window
 from greend_proto.v1 import metering_pb2, types_pb2
-from tests.client.memory_daemon import GPU_0, GPU_1, POWER_W, MemoryDaemon, sample, serving, until
-
-Start = metering_pb2.StartWindowRequest
+from tests.client.memory_daemon import (
+    GPU_0,
+    GPU_1,
+    POWER_W,
+    MemoryDaemon,
+    Stop,
+    sample,
+    serving,
+    until,
+)
 
 
 def within(test: Callable[[aio.Client], Coroutine[Any, Any, None]], address: str) -> None:
@@ -139,7 +146,7 @@ def test_a_cancelled_result_ends_at_once_and_leaves_nothing(
         with client.window() as window:
             pass
         waiting = asyncio.create_task(window.result())
-        kind = metering_pb2.GetWindowRequest if delivered else metering_pb2.ListDevicesRequest
+        kind = Stop if delivered else metering_pb2.RecordWindowsRequest
         while not daemon.seen(kind):
             await asyncio.sleep(0.001)
         waiting.cancel()
@@ -147,13 +154,13 @@ def test_a_cancelled_result_ends_at_once_and_leaves_nothing(
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert time.monotonic() - began < 1
-        assert client._client._sender._waiting == {}
+        assert client._client._sender._waiting.empty
         with pytest.raises(ResultUnavailable) as error:
             await window.result(timeout=0.01)
         assert error.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
         assert threading.active_count() <= threads + 16 + 3  # the daemon's, the sender's, gRPC's
         daemon.gate.set()
-        while not daemon.seen(metering_pb2.StopWindowRequest):
+        while not daemon.seen(Stop):
             await asyncio.sleep(0.001)
         until(lambda: daemon.windows[window.window_id].state == "stopped", "stopped")
         daemon.make_final()

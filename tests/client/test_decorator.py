@@ -9,11 +9,7 @@ from typing import Any
 import pytest
 
 from greend_client import Client, current_window
-from greend_proto.v1 import metering_pb2
-from tests.client.memory_daemon import MemoryDaemon
-
-Start = metering_pb2.StartWindowRequest
-Stop = metering_pb2.StopWindowRequest
+from tests.client.memory_daemon import MemoryDaemon, Start, Stop
 
 
 def starts(client: Client, daemon: MemoryDaemon) -> list[Any]:
@@ -35,7 +31,7 @@ def test_each_call_has_a_window_of_its_own(client: Client, daemon: MemoryDaemon)
     assert list(inspect.signature(add).parameters) == ["a", "b"]
     first, second = starts(client, daemon)
     assert first.window_id != second.window_id
-    assert first.start_unix_ns < second.start_unix_ns
+    assert first.monotonic_ns < second.monotonic_ns
     for start in (first, second):
         assert (start.request_id, dict(start.tags), start.weight) == (
             "work",

@@ -11,11 +11,9 @@ import grpc
 import pytest
 
 from greend_client import Client, ResultUnavailable
-from greend_proto.v1 import metering_pb2
-from tests.client.memory_daemon import MemoryDaemon
+from tests.client.memory_daemon import MemoryDaemon, Start, Stop
 
 NOW_NS = time.monotonic_ns()
-Start, Stop = metering_pb2.StartWindowRequest, metering_pb2.StopWindowRequest
 
 
 class Hostile:

@@ -7,11 +7,7 @@ import grpc
 import pytest
 
 from greend_client import Client, ResultUnavailable
-from greend_proto.v1 import metering_pb2
-from tests.client.memory_daemon import GPU_0, GPU_1, POWER_W, MemoryDaemon
-
-Start = metering_pb2.StartWindowRequest
-Stop = metering_pb2.StopWindowRequest
+from tests.client.memory_daemon import GPU_0, GPU_1, POWER_W, MemoryDaemon, Start, Stop
 
 
 def test_a_window_gives_the_energy_of_its_block(client: Client) -> None:
@@ -49,9 +45,11 @@ def test_the_first_token_and_usage_travel_with_the_stop(
     window.tokens(output=9)
     window.result(10)
     (start,), (stop,) = daemon.seen(Start), daemon.seen(Stop)
-    assert start.start_unix_ns <= stop.usage.first_token_unix_ns <= stop.stop_unix_ns
-    assert stop.usage.output_tokens == 2
-    assert not stop.usage.HasField("prompt_tokens")
+    (first_token,) = daemon.events("first_token")
+    assert start.monotonic_ns <= first_token.monotonic_ns <= stop.monotonic_ns
+    (told,) = daemon.events("usage")
+    assert told.usage.output_tokens == 2
+    assert not told.usage.HasField("prompt_tokens")
 
 
 def test_windows_by_hand_may_end_in_any_order(client: Client, daemon: MemoryDaemon) -> None:
@@ -194,8 +192,10 @@ def test_a_window_may_be_told_afterwards(client: Client, daemon: MemoryDaemon) -
     assert result.weight == 2.5
     assert (result.prompt_tokens, result.cached_tokens, result.output_tokens) == (7, None, 9)
     assert abs(result.start_unix_ns - (time.time_ns() - time.monotonic_ns() + start_ns)) < 10**7
-    (stop,) = daemon.seen(Stop)
-    assert stop.usage.first_token_unix_ns == result.start_unix_ns + 500_000_000
+    (start,), (stop,) = daemon.seen(Start), daemon.seen(Stop)
+    (first_token,) = daemon.events("first_token")
+    assert (start.monotonic_ns, stop.monotonic_ns) == (start_ns, stop_ns)
+    assert first_token.monotonic_ns == start_ns + 500_000_000
 
 
 def test_ids_sort_by_time_and_one_secret_covers_a_client(

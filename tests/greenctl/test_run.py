@@ -8,11 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from greend_proto.v1 import metering_pb2
-from tests.client.memory_daemon import MemoryDaemon, serving
+from tests.client.memory_daemon import MemoryDaemon, Start, serving
 from tests.greenctl.conftest import Run
-
-Start = metering_pb2.StartWindowRequest
 
 
 def test_a_command_is_measured_and_its_windows_are_its_children(

@@ -36,9 +36,9 @@ class Client(Measuring[Window], Door):
             ``unix:///run/greend/greend.sock``.
         control_address: Where it takes limits; by default GREEND_CONTROL_ADDRESS or
             ``control.sock`` beside a reading door named ``greend.sock``.
-        lateness_s: How long after the fact windows are told, for ``record``; asked
-            for on the streaming path. Single calls, as of now, have the daemon's
-            own allowance.
+        lateness_s: How long after the fact windows are told, by ``record``, at most
+            120 s. As long as the client lives, all results of its host come that much
+            later; only then windows told afterwards are measured as well as others.
     """
 
     def __init__(
@@ -50,13 +50,17 @@ class Client(Measuring[Window], Door):
         Door.__init__(self, _channel.reading_address(address))
         self.control_address = _channel.control_address(control_address, self.address)
         self.lateness_s = lateness_s
-        self._sender = Sender(self.address, self._get_window)
+        self._sending = Sender(self.address, self._get_window, lateness_s)
         atexit.register(self.close)
 
     @cached_property
     def control(self) -> ControlDoor:
         """The control door, for programs that want the messages themselves."""
         return ControlDoor(self.control_address)
+
+    @property
+    def _sender(self) -> Sender:
+        return self._sending
 
     def _make_window(self, **arguments: Any) -> Window:
         return Window(self._sender, **arguments)

@@ -1,10 +1,17 @@
 """How windows are asked for, of either client."""
 
+import time
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
+import grpc
+
+from greend_client._errors import GreendError
 from greend_client._gpus import Gpus
-from greend_client._window import Measured
+from greend_client._record import Iteration, Record
+from greend_client._sender import Sender
+from greend_client._times import known_ns
+from greend_client._window import AHEAD_NS, Measured, no_instant
 
 AnyWindow = TypeVar("AnyWindow", bound=Measured)
 
@@ -20,6 +27,7 @@ class Measuring(Generic[AnyWindow]):
         gpus: Gpus = "auto",
         weight: float = 1.0,
         parent: Measured | str | None = None,
+        iteration_driven: bool = False,
         **tags: object,
     ) -> AnyWindow:
         """Return a window, for ``with``, for ``@`` above a function, or started by hand.
@@ -31,11 +39,18 @@ class Measuring(Generic[AnyWindow]):
             weight: Claim on energy shared with other windows, 1e-3 to 1e6.
             parent: The window that it is a part of, or its id; by default the one
                 in whose block it starts, else GREEND_PARENT_WINDOW; "": none.
+            iteration_driven: Claim energy above the idle power only inside iterations;
+                a window that an iteration names does so from then on.
             tags: At most 32, keys ``[a-z][a-z0-9_.]*``; values are turned into
                 strings. The names above are taken and cannot be tags.
         """
         return self._make_window(
-            request_id=request_id, gpus=gpus, weight=weight, parent=parent, tags=tags
+            request_id=request_id,
+            gpus=gpus,
+            weight=weight,
+            parent=parent,
+            tags=tags,
+            iteration_driven=iteration_driven,
         )
 
     def record(
@@ -52,6 +67,7 @@ class Measuring(Generic[AnyWindow]):
         gpus: Gpus = "auto",
         weight: float = 1.0,
         parent: Measured | str | None = None,
+        iteration_driven: bool = False,
         **tags: object,
     ) -> AnyWindow:
         """Tell of a window afterwards; return it, for its result.
@@ -60,10 +76,50 @@ class Measuring(Generic[AnyWindow]):
         not, or turned round, or in the future, the window has no result. All else is
         as in ``window``; the names here are taken and cannot be tags.
         """
-        window = self.window(request_id, gpus=gpus, weight=weight, parent=parent, **tags)
+        window = self._make_window(
+            request_id=request_id,
+            gpus=gpus,
+            weight=weight,
+            parent=parent,
+            tags=tags,
+            iteration_driven=iteration_driven,
+        )
         window.tokens(prompt=prompt_tokens, cached=cached_tokens, output=output_tokens)
         window._happened(start_ns, stop_ns, first_token_ns)
         return window
+
+    def iteration(
+        self, start_ns: int, stop_ns: int, costs: Mapping[Measured | str, float], /
+    ) -> None:
+        """Tell of a batch execution of an engine: which windows took part, at what cost.
+
+        While it ran, the energy of its windows is shared out by cost, in any unit;
+        overlapping ones share by weight. Instants are those of ``record``. A mistake is
+        logged, the first one, and nothing of that iteration counts.
+
+        Args:
+            costs: By window, or by its id; 0 or more.
+        """
+        start, stop = known_ns(start_ns), known_ns(stop_ns)
+        try:
+            members: list[tuple[Record | str, object]] = [
+                (member._record if isinstance(member, Measured) else member, cost)
+                for member, cost in costs.items()
+            ]
+        except Exception as error:  # whatever the caller's object does
+            self._sender.warn_of(
+                GreendError(repr(error), grpc.StatusCode.INVALID_ARGUMENT),
+                "an iteration is not told",
+            )
+            return
+        if start is None or stop is None or not start < stop <= time.monotonic_ns() + AHEAD_NS:
+            self._sender.warn_of(no_instant((start_ns, stop_ns)), "an iteration is not told")
+            return
+        self._sender.iterate(start, Iteration(stop, members))
+
+    @property
+    def _sender(self) -> Sender:
+        raise NotImplementedError
 
     def _make_window(
         self,
@@ -73,5 +129,6 @@ class Measuring(Generic[AnyWindow]):
         weight: float,
         parent: Measured | str | None,
         tags: Mapping[str, object],
+        iteration_driven: bool,
     ) -> AnyWindow:
         raise NotImplementedError

@@ -9,24 +9,6 @@ import grpc
 
 from greend_client._errors import GreendError
 
-_TOLERANCE_NS = 1_000_000
-_offset_ns = time.time_ns() - time.monotonic_ns()
-
-
-def unix_offset_ns() -> int:
-    """Return the Unix clock minus the monotonic one.
-
-    Two clocks cannot be read at once, so a difference read anew is another by
-    microseconds each time. It is kept until it has changed by a millisecond: the same
-    monotonic instant, told of two windows, is the same Unix instant.
-    """
-    global _offset_ns
-    offset_ns = time.time_ns() - time.monotonic_ns()
-    if abs(offset_ns - _offset_ns) > _TOLERANCE_NS:
-        _offset_ns = offset_ns
-    return _offset_ns
-
-
 When = str | float | datetime
 """An instant: "24h" (that long ago), an ISO date-time, a datetime, Unix seconds."""
 

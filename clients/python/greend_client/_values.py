@@ -129,7 +129,9 @@ class Group:
     """Final windows with the same values of the tags asked for, in one time bucket.
 
     ``energy_j`` is the sum of their own energy: a window's descendants count for
-    themselves. ``start_unix_ns`` is where the bucket begins; None: there are none.
+    themselves. ``uncertainty_j`` is the 95 % bound on its error; None where a window
+    does not tell its own, or the idle share is excluded. ``start_unix_ns`` is where the
+    bucket begins; None: there are none.
     """
 
     tags: Mapping[str, str]

@@ -10,17 +10,17 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from greend_client import _decorator
-from greend_client._delivery import Record
 from greend_client._errors import GreendError, ResultUnavailable
 from greend_client._gpus import ENVIRONMENT, Gpus
+from greend_client._record import Record
 from greend_client._sender import Sender
-from greend_client._times import known_ns, unix_offset_ns
+from greend_client._times import known_ns
 from greend_client._uuid7 import uuid7
 from greend_client._values import WindowResult
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_AHEAD_NS = 1_000_000_000
+AHEAD_NS = 1_000_000_000
 """How far ahead an instant may be that the daemon takes."""
 
 
@@ -29,7 +29,6 @@ class Measured:
 
     __slots__ = (
         "_before",
-        "_clock_ns",
         "_mistake",
         "_parent",
         "_record",
@@ -46,13 +45,13 @@ class Measured:
         weight: float,
         parent: "Measured | str | None",
         tags: Mapping[str, object],
+        iteration_driven: bool = False,
     ) -> None:
         self.window_id = str(uuid7())
         """UUID of version 7, known before the window starts."""
         self._sender = sender
         self._parent = parent
         self._before: Measured | None = None  # whose block this one's is in
-        self._clock_ns = 0  # the Unix clock minus the monotonic one
         self._mistake: GreendError | None = None  # why there is no result, whatever was sent
         self._record = Record(
             window_id=self.window_id,
@@ -62,18 +61,18 @@ class Measured:
             tags=tags,
             weight=weight,
             parent_id="",
-            start_unix_ns=0,
+            iteration_driven=bool(iteration_driven),
         )
 
     @property
     def started(self) -> bool:
         """Whether it began."""
-        return self._record.start_unix_ns != 0
+        return self._record.start_ns is not None
 
     @property
     def stopped(self) -> bool:
         """Whether it ended."""
-        return self._record.stop_unix_ns is not None
+        return self._record.stop_ns is not None
 
     def start(self, at_ns: int | None = None) -> Self:
         """Begin now, or at an instant of CLOCK_MONOTONIC. A second call does nothing.
@@ -94,9 +93,26 @@ class Measured:
 
     def first_token(self) -> None:
         """Note that the first token is there now. A second call does nothing."""
+        if self.started and not self.stopped and self._record.first_token_ns is None:
+            self._record.first_token_ns = time.monotonic_ns()
+
+    def phase(self, name: str) -> None:
+        """Note that a phase of this name begins now; the one before ends.
+
+        At most 64 of a window count. Without a start, or after the stop, does nothing.
+        """
         if self.started and not self.stopped:
-            now = time.monotonic_ns() + self._clock_ns
-            self._record.usage.setdefault("first_token_unix_ns", now)
+            self._sender.happened("phase", time.monotonic_ns(), self._record, name)
+
+    def set_weight(self, weight: float) -> None:
+        """Change the claim on energy shared with other windows, 1e-3 to 1e6, from now on.
+
+        Before the start it is what the window starts with; after the stop, does nothing.
+        """
+        if not self.started:
+            self._record.weight = weight
+        elif not self.stopped:
+            self._sender.happened("weight", time.monotonic_ns(), self._record, weight)
 
     def tokens(
         self, *, prompt: int | None = None, cached: int | None = None, output: int | None = None
@@ -157,6 +173,7 @@ class Measured:
             weight=record.weight,
             parent=self._parent,
             tags=record.tags,
+            iteration_driven=record.iteration_driven,
         )
 
     def _new(self, **arguments: Any) -> Self:
@@ -180,25 +197,23 @@ class Measured:
         record.parent_id = parent.window_id if isinstance(parent, Measured) else parent
 
     def _start_at(self, at_ns: object) -> None:
-        # Both clocks once: a step of the Unix clock must not change a duration.
-        self._clock_ns = unix_offset_ns()
         start_ns = known_ns(at_ns)
         if start_ns is None:
-            self._sender.refuse(self._record, _no_instant(at_ns))  # nothing of it is sent
+            self._sender.refuse(self._record, no_instant(at_ns))  # nothing of it is sent
             start_ns = time.monotonic_ns()
-        self._record.start_unix_ns = start_ns + self._clock_ns
+        self._record.start_ns = start_ns
         self._sender.start(self._record)
 
     def _stop_at(self, at_ns: object) -> None:
-        if not self.started or self.stopped:
+        start_ns, stop_ns = self._record.start_ns, known_ns(at_ns)
+        if start_ns is None or self.stopped:
             return
-        start_ns, stop_ns = self._record.start_unix_ns - self._clock_ns, known_ns(at_ns)
         if stop_ns is None or not _can_be(start_ns, stop_ns):
             # It ends all the same: the daemon would refuse the stop, and keep it open.
-            self._mistake = _no_instant(at_ns)
+            self._mistake = no_instant(at_ns)
             self._sender.warn_of(self._mistake)
             stop_ns = max(time.monotonic_ns(), start_ns)
-        self._record.stop_unix_ns = stop_ns + self._clock_ns
+        self._record.stop_ns = stop_ns
         self._sender.stop(self._record)
 
     def _happened(self, start_ns: object, stop_ns: object, first_token_ns: object) -> None:
@@ -208,20 +223,21 @@ class Measured:
         start, stop = known_ns(start_ns), known_ns(stop_ns)
         if start is None or stop is None or first_ns is None or not _can_be(start, stop):
             told = (start_ns, stop_ns, first_token_ns)
-            self._sender.refuse(self._record, _no_instant(told))
+            self._sender.refuse(self._record, no_instant(told))
             start = stop = first_ns = time.monotonic_ns()
         self._start_at(start)
         if first_token_ns is not None:
-            self._record.usage["first_token_unix_ns"] = first_ns + self._clock_ns
+            self._record.first_token_ns = first_ns
         self._stop_at(stop)
 
 
 def _can_be(start_ns: int, stop_ns: int) -> bool:
     """Whether the daemon takes a stop."""
-    return start_ns <= stop_ns <= time.monotonic_ns() + _AHEAD_NS
+    return start_ns <= stop_ns <= time.monotonic_ns() + AHEAD_NS
 
 
-def _no_instant(told: object) -> GreendError:
+def no_instant(told: object) -> GreendError:
+    """Return the error for instants that cannot be."""
     return GreendError(
         f"{told!r}: a start, or a stop after it and not in the future, is an integer of"
         " time.monotonic_ns()",

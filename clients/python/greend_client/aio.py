@@ -58,14 +58,8 @@ class Window(Measured):
         self._require_stopped()
         record = self._record
         deadline = None if timeout is None else time.monotonic() + timeout
-        delivered = self._sender.delivered(record)
-        try:
-            # What is known is no matter of time, though it is awaited.
-            async with asyncio.timeout(None if delivered.done() else timeout):
-                window = await asyncio.wrap_future(delivered)
-        except TimeoutError:
-            raise not_final(record, timeout) from None
-        while window.state != "final":
+        window = await self._outcome(deadline)
+        while window is None or window.state != "final":
             rest = left(deadline)
             if rest == 0:
                 raise not_final(record, timeout)
@@ -73,6 +67,23 @@ class Window(Measured):
             window = await self._get_window(wait_s)
         record.answer = window
         return WindowResult.from_message(window)
+
+    async def _outcome(self, deadline: float | None) -> types_pb2.Window | None:
+        record, since = self._record, time.monotonic()
+        delivered = self._sender.delivered(record)
+        if delivered.done():  # what is known is no matter of time
+            return delivered.result()
+        future = asyncio.wrap_future(delivered)
+        try:
+            while True:
+                rest = left(deadline)
+                await asyncio.wait([future], timeout=WAIT_S if rest is None else min(WAIT_S, rest))
+                if future.done():
+                    return future.result()
+                if left(deadline) == 0 or self._sender.is_overdue(record, since):
+                    return None
+        finally:
+            future.cancel()
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -122,8 +133,12 @@ class Client(Measuring[Window]):
         self.control_address = client.control_address
         self.lateness_s = lateness_s
 
+    @property
+    def _sender(self) -> Sender:
+        return self._client._sender
+
     def _make_window(self, **arguments: Any) -> Window:
-        return Window(self._client._sender, self._client, **arguments)
+        return Window(self._sender, self._client, **arguments)
 
     async def history(
         self,

@@ -1,0 +1,104 @@
+"""One connection to the daemon: a stream of RecordWindows, and the calls beside it."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+
+from greend_client import _fork
+from greend_client._channel import open_channel
+from greend_client._errors import GreendError, from_rpc
+from greend_client._node import Device
+from greend_proto.v1 import metering_pb2, metering_pb2_grpc
+
+_CALL_TIMEOUT_S = 10.0
+
+
+class Ended(Exception):
+    """The connection has ended before an answer came."""
+
+
+class Stream:
+    """A connection, used once; ``cut`` ends it, from any thread.
+
+    ``number`` tells connections apart; ``established`` says that the daemon has answered
+    on it, ``ended`` that nothing will come of it any more.
+    """
+
+    def __init__(self, address: str, number: int) -> None:
+        self.number = number
+        self.established = False
+        self.ended = False
+        self.position = 0  # number of the last event that was taken from the queue
+        self.in_flight: deque[int] = deque()  # numbers of the last events of messages
+        self._address = address
+        self._channel = open_channel(address)
+        _fork.connected()
+        self._stub = metering_pb2_grpc.MeteringServiceStub(self._channel)
+        self._call: Any = None
+        self._reason: GreendError | None = None
+        self._heard_s = time.monotonic()
+        self._lock = threading.Lock()
+
+    def talk(
+        self, requests: Iterator[metering_pb2.RecordWindowsRequest]
+    ) -> Iterator[metering_pb2.RecordWindowsResponse]:
+        """Send requests and iterate over responses, both as they come.
+
+        gRPC iterates over ``requests`` in a thread of its own.
+
+        Raises:
+            GreendError: It ended otherwise than after all requests.
+        """
+        try:
+            with self._lock:
+                if self._reason is not None:
+                    raise self._reason
+                self._call = self._stub.RecordWindows(requests)
+            yield from self._call
+        except grpc.RpcError as error:
+            raise self._reason or from_rpc(error, self._address) from error
+
+    def sends(self, sequence: int) -> None:
+        """Note that a message is sent; ``sequence`` is the number of its last event."""
+        self.in_flight.append(sequence)
+        if len(self.in_flight) == 1:
+            self._heard_s = time.monotonic()
+
+    def heard(self, acknowledged: int) -> None:
+        """Note that the daemon has answered."""
+        self.established = True
+        self._heard_s = time.monotonic()
+        while self.in_flight and self.in_flight[0] <= acknowledged:
+            self.in_flight.popleft()
+
+    def owing_since_s(self, now_s: float) -> float:
+        """Return since when an answer is owed; ``now_s`` if none is."""
+        return self._heard_s if self.in_flight or not self.established else now_s
+
+    def list_devices(self) -> list[Device]:
+        """Return the daemon's devices. Raises Ended; then the stream ends, too."""
+        request = metering_pb2.ListDevicesRequest()
+        try:
+            answer = self._stub.ListDevices(request, timeout=_CALL_TIMEOUT_S)
+        except grpc.RpcError as error:
+            self.cut(from_rpc(error, self._address))
+            raise Ended from error
+        except ValueError as error:  # gRPC's answer on a channel that was closed just now
+            raise Ended from error
+        return [Device.from_message(device) for device in answer.devices]
+
+    def cut(self, reason: GreendError) -> None:
+        """End it now; ``reason`` is why."""
+        with self._lock:
+            self._reason = self._reason or reason
+            call = self._call
+        if call is not None:
+            call.cancel()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._channel.close()

@@ -86,10 +86,14 @@ def check_phase(name: str) -> None:
         raise InvalidArgument(f"phase: its name is longer than {LONGEST_VALUE_BYTES} bytes")
 
 
+def check_members(count: int) -> None:
+    """Bounded: each of them is looked up."""
+    if count > MOST_MEMBERS:
+        raise InvalidArgument(f"costs: {count} windows, at most {MOST_MEMBERS} are taken")
+
+
 def check_costs(costs: Mapping[str, float]) -> None:
-    """Finite, not below 0, one of them above; bounded in number."""
-    if len(costs) > MOST_MEMBERS:
-        raise InvalidArgument(f"costs: {len(costs)} windows, at most {MOST_MEMBERS} are taken")
+    """Finite, not below 0, one of them above."""
     for window_id, cost in costs.items():
         if not (math.isfinite(cost) and cost >= 0):
             raise InvalidArgument(f"costs: {cost} of {window_id[:64]!r} is no cost: 0 or more")

@@ -23,6 +23,8 @@ def window_phases(
     """
     begins = {start_ns: ""} | dict(marks)
     times = sorted(at_ns for at_ns in begins if stop_ns is None or at_ns < stop_ns)
+    if not any(begins[at_ns] for at_ns in times):
+        return ()
     phases = [
         Phase(
             begins[at_ns],
@@ -31,8 +33,6 @@ def window_phases(
         )
         for at_ns, until_ns in zip(times, [*times[1:], stop_ns], strict=True)
     ]
-    if not any(phase.name for phase in phases):
-        return ()
     for share in shares:
         for part in share.phases:
             place = max(bisect_right(times, part.start_ns) - 1, 0)

@@ -158,6 +158,7 @@ class Session:
 
     def _iterate(self, event: Event, what: Iteration, known: Known) -> bool:
         """False if the store has to be asked for some of the members first."""
+        checks.check_members(len(what.costs))
         members: list[tuple[ActiveWindow, float]] = []
         for told_id, cost in what.costs.items():
             window_id = checks.check_window_id(told_id, "costs")

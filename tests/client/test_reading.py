@@ -21,7 +21,7 @@ UNKNOWN = Statistics(None, None, None, None)
 
 def test_a_summary_comes_as_groups(client: Client, daemon: MemoryDaemon) -> None:
     group = metering_pb2.SummarizeWindowsResponse.Group(
-        tags={"model": "llama"}, start_unix_ns=5, count=3, energy_j=6
+        tags={"model": "llama"}, start_unix_ns=5, count=3, energy_j=6, uncertainty_j=0.25
     )
     group.usage.output_tokens = 12
     group.joules_per_request.MergeFrom(
@@ -41,7 +41,9 @@ def test_a_summary_comes_as_groups(client: Client, daemon: MemoryDaemon) -> None
         output_tokens=12,
         joules_per_request=Statistics(2, 1, 3, 4),
         joules_per_output_token=UNKNOWN,
+        uncertainty_j=0.25,
     )
+    assert second.uncertainty_j is None
     assert (second.count, second.energy_j, second.start_unix_ns) == (0, 0, None)
     assert second.joules_per_request == UNKNOWN
     request = daemon.requests[-1]

@@ -24,13 +24,17 @@ def group(**fields: object) -> metering_pb2.SummarizeWindowsResponse.Group:
 
 def test_a_summary_is_a_table_of_groups(address: str, greenctl: Run, daemon: MemoryDaemon) -> None:
     daemon.groups = [
-        group(tags={"model": "llama"}, count=4, energy_j=10, start_unix_ns=10**18),
+        group(
+            tags={"model": "llama"}, count=4, energy_j=10, uncertainty_j=0.5, start_unix_ns=10**18
+        ),
         group(tags={}, count=1, energy_j=2.5, start_unix_ns=10**18),
     ]
     arguments = "summary --by model --by app --since 24h --bucket 1h --idle exclude --tag user=x"
     lines = greenctl(*arguments.split()).stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert any(line.split()[0] == "llama" and " 10.000 " in line for line in lines)
+    assert " ± J " in lines[1]
+    assert any(line.split()[0] == "llama" and " 0.500 " in line for line in lines)
     assert any(line.split()[0] == "–" for line in lines)
     assert lines[-1] == "Without the share of the idle power."
     request = daemon.requests[-1]
@@ -38,6 +42,8 @@ def test_a_summary_is_a_table_of_groups(address: str, greenctl: Run, daemon: Mem
     assert dict(request.filter.tags) == {"user": "x"}
     document = json.loads(greenctl("summary", "--json").stdout)
     assert document["groups"][0]["joules_per_request"] == {"mean": 2.5}
+    assert document["groups"][0]["uncertainty_j"] == 0.5
+    assert "uncertainty_j" not in document["groups"][1]
     assert not daemon.requests[-1].HasField("bucket_s")
 
 

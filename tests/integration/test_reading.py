@@ -58,7 +58,17 @@ def test_windows_are_summed_up_by_tags(metered: Metered) -> None:
     assert b.joules_per_output_token.mean == pytest.approx(sum(energies) / 2 / 5)
     assert not by_model[None].HasField("joules_per_output_token"), "unknown is absent"
 
+    # Independent errors of several windows are less than their sum, common ones are not.
+    bounds = [window.uncertainty_j for window in windows]
+    assert max(bounds) < everything.uncertainty_j < sum(bounds)
+    (alone,) = groups(filter=types_pb2.WindowFilter(tags={"n": "3"}))
+    assert alone.uncertainty_j == pytest.approx(windows[2].uncertainty_j)
+
     (active,) = groups(idle="exclude")
+    assert not active.HasField("uncertainty_j"), "nothing bounds this part alone"
+    tokens = [window.active_energy_j / 5 for window in windows[:3]]
+    assert active.joules_per_output_token.mean == pytest.approx(sum(tokens) / 3)
+    assert active.joules_per_output_token.p99 == pytest.approx(max(tokens))
     assert active.energy_j == pytest.approx(sum(window.active_energy_j for window in windows))
     assert active.energy_j < 0.2 * everything.energy_j, "idle GPUs"
     (one,) = groups(filter=types_pb2.WindowFilter(tags={"n": "2"}))

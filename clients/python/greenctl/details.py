@@ -42,7 +42,7 @@ def window_lines(window: WindowResult) -> Iterator[str]:
         yield f"{'device':<14}{plain(device)}"
     for phase in window.phases:
         yield (
-            f"{'phase':<14}{plain(phase.name)} from {instant(phase.start_unix_ns)}: "
+            f"{'phase':<14}{plain(phase.name or UNKNOWN)} from {instant(phase.start_unix_ns)}: "
             f"{energy(phase.energy_j, phase.uncertainty_j)}"
         )
 

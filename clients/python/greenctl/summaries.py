@@ -24,6 +24,7 @@ def columns(groups: Sequence[Group], by: Sequence[str]) -> list[Column]:
         *(buckets if any(group.start_unix_ns is not None for group in groups) else []),
         column("requests", lambda g: str(g.count)),
         column("energy J", lambda g: joules(g.energy_j)),
+        column("± J", lambda g: joules(g.uncertainty_j), 1),
         column("output\ntokens", lambda g: number(g.output_tokens), 5),
         column("J/request\nmean", lambda g: joules(g.joules_per_request.mean), 1),
         column("\np50", lambda g: joules(g.joules_per_request.p50), 3),

@@ -143,6 +143,7 @@ class Group:
     output_tokens: int | None
     joules_per_request: Statistics
     joules_per_output_token: Statistics
+    uncertainty_j: float | None
 
     @classmethod
     def from_message(cls, message: metering_pb2.SummarizeWindowsResponse.Group) -> "Group":
@@ -152,5 +153,5 @@ class Group:
             joules_per_request=Statistics.from_message(message.joules_per_request),
             joules_per_output_token=Statistics.from_message(message.joules_per_output_token),
             **known(message.usage, *_TOKENS),
-            **known(message, "start_unix_ns", "count", "energy_j"),
+            **known(message, "start_unix_ns", "count", "energy_j", "uncertainty_j"),
         )

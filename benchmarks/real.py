@@ -98,10 +98,8 @@ def _play(client: Client, gpu: DoubleGpu, scenario: Scenario, begin_ns: int) -> 
     for iteration in scenario.iterations:
         start_ns, stop_ns = iteration.start_ns, iteration.stop_ns
         costs = {windows[name]: cost for name, cost in iteration.costs.items()}
-        tell = client.iteration  # type: ignore[attr-defined]
-        calls.append(
-            (stop_ns, _ITERATION, partial(tell, begin_ns + start_ns, begin_ns + stop_ns, costs))
-        )
+        told = partial(client.iteration, begin_ns + start_ns, begin_ns + stop_ns, costs)
+        calls.append((stop_ns, _ITERATION, told))
     for at_ns, _, call in sorted(calls, key=lambda call: call[:2]):
         sleep_until(begin_ns + at_ns)
         call()

@@ -14,6 +14,7 @@ from greend_client._times import known_ns
 from greend_client._window import AHEAD_NS, Measured, no_instant
 
 AnyWindow = TypeVar("AnyWindow", bound=Measured)
+Member = TypeVar("Member", bound=Measured | str)
 
 
 class Measuring(Generic[AnyWindow]):
@@ -88,9 +89,7 @@ class Measuring(Generic[AnyWindow]):
         window._happened(start_ns, stop_ns, first_token_ns)
         return window
 
-    def iteration(
-        self, start_ns: int, stop_ns: int, costs: Mapping[Measured | str, float], /
-    ) -> None:
+    def iteration(self, start_ns: int, stop_ns: int, costs: Mapping[Member, float], /) -> None:
         """Tell of a batch execution of an engine: which windows took part, at what cost.
 
         While it ran, the energy of its windows is shared out by cost, in any unit;

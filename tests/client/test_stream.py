@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from greend_client import Client, ResultUnavailable, aio
+from greend_client import Client, ResultUnavailable, Window, aio
 from greend_proto.v1 import metering_pb2
 from tests.client.memory_daemon import GPU_0, MemoryDaemon, Refusal, Start, Stop, serving, until
 
@@ -130,7 +130,8 @@ def test_iterations_name_windows_or_ids(client: Client, daemon: MemoryDaemon) ->
     first = client.window(gpus=0, iteration_driven=True).start()
     second = client.window(gpus=0).start()
     start_ns = time.monotonic_ns() - 100
-    client.iteration(start_ns, start_ns + 50, {first: 3, second.window_id: 1.5})
+    costs: dict[Window | str, float] = {first: 3, second.window_id: 1.5}
+    client.iteration(start_ns, start_ns + 50, costs)
     first.stop()
     second.stop()
     second.result(10)

@@ -89,7 +89,13 @@ class Measuring(Generic[AnyWindow]):
         window._happened(start_ns, stop_ns, first_token_ns)
         return window
 
-    def iteration(self, start_ns: int, stop_ns: int, costs: Mapping[Member, float], /) -> None:
+    def iteration(
+        self,
+        start_ns: int,
+        stop_ns: int,
+        costs: Mapping[Member, float] | Mapping[Measured | str, float],
+        /,
+    ) -> None:
         """Tell of a batch execution of an engine: which windows took part, at what cost.
 
         While it ran, the energy of its windows is shared out by cost, in any unit;

@@ -107,6 +107,7 @@ class MemoryDaemon(metering_pb2_grpc.MeteringServiceServicer):
         self.finals: list[types_pb2.Window] = []
         self.watchers = 0  # feeds that are open
         self.requests: list[Any] = []
+        self.time_left_s: dict[type[Any], float] = {}  # that the last call of a kind came with
         self.refuse: Callable[[Any], Refusal | None] = lambda request: None
         self.finalize = True
         self.tell_results = True  # on the stream
@@ -340,6 +341,7 @@ class MemoryDaemon(metering_pb2_grpc.MeteringServiceServicer):
     def _enter(self, request: Any, context: grpc.ServicerContext) -> None:
         with self._changed:
             self.requests.append(request)
+            self.time_left_s[type(request)] = context.time_remaining() or 0.0
             self._changed.notify_all()
         self.gate.wait(30)
         refusal = self.refuse(request)

@@ -52,7 +52,7 @@ except AttributeError:
 
 def test_every_method_of_the_client_is_there() -> None:
     hooks = {"call", "control", "stream", "stub"}
-    hooks |= {"window_filter", "ledger_request", "summary_request"}
+    hooks |= {"window_filter", "ledger_request", "summary_request", "summarize"}
     surface = {name for name in dir(greend_client.Client) if not name.startswith("_")} - hooks
     assert surface == {name for name in dir(aio.Client) if not name.startswith("_")}
 
@@ -99,6 +99,7 @@ def test_reading_is_awaited(address: str, daemon: MemoryDaemon) -> None:
         assert (await client.status()).version == "1.2.3"
         assert [device.uuid for device in await client.devices()] == [GPU_0, GPU_1]
         assert (await client.summary("model", since="1h", model="x"))[0].count == 2
+        assert daemon.time_left_s[metering_pb2.SummarizeWindowsRequest] > 50
         assert (await client.ledger(since="1h"))[0].device == GPU_0
         assert (await client.snapshot(devices=1))[0].device == GPU_1
         assert len([window async for window in client.history(since=0)]) == 1200

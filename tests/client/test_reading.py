@@ -53,6 +53,11 @@ def test_a_summary_comes_as_groups(client: Client, daemon: MemoryDaemon) -> None
     assert request.filter.HasField("since_unix_ns")
 
 
+def test_a_summary_is_given_a_minute(client: Client, daemon: MemoryDaemon) -> None:
+    client.summary()
+    assert daemon.time_left_s[metering_pb2.SummarizeWindowsRequest] > 50
+
+
 def test_a_summary_by_one_key_may_name_it_alone(client: Client, daemon: MemoryDaemon) -> None:
     assert client.summary("model") == []
     request = daemon.requests[-1]

@@ -63,8 +63,9 @@ def test_a_summary_tells_its_groups_apart_before_it_tells_more_figures(
     assert [line.split()[0] for line in lines[3:]] == models
 
 
-def test_a_summary_of_nothing_says_so(address: str, greenctl: Run) -> None:
+def test_a_summary_of_nothing_says_so(address: str, greenctl: Run, daemon: MemoryDaemon) -> None:
     assert greenctl("summary").stdout == "No windows that are final.\n"
+    assert daemon.time_left_s[metering_pb2.SummarizeWindowsRequest] > 50
     assert '"1h"' in greenctl("summary", "--bucket", "soon", code=2).stderr
 
 

@@ -110,8 +110,7 @@ class Client(Measuring[Window], Door):
             GreendError: An argument is wrong, or the daemon cannot be asked.
         """
         chosen = self.window_filter(since, until, request_id, devices, (), **tags)
-        request = self.summary_request(chosen, by, bucket_s, idle)
-        answer = self.call(self._stub.SummarizeWindows, request)
+        answer = self.summarize(self.summary_request(chosen, by, bucket_s, idle))
         return [Group.from_message(group) for group in answer.groups]
 
     def ledger(

@@ -69,6 +69,12 @@ class Door(Calls):
         """Return the request for a summary of windows; see ``Client.summary``."""
         return _requests.summary(chosen, by, bucket_s, idle)
 
+    def summarize(
+        self, request: metering_pb2.SummarizeWindowsRequest
+    ) -> metering_pb2.SummarizeWindowsResponse:
+        """Have windows summed up, which may take the daemon a while; raises GreendError."""
+        return self.call(self._stub.SummarizeWindows, request, timeout_s=_requests.SUMMARY_S)
+
     def devices(self) -> list[Device]:
         """Return the daemon's devices, in NVML's order; raises GreendError."""
         answer = self.call(self._stub.ListDevices, metering_pb2.ListDevicesRequest())

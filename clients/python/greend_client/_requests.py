@@ -14,6 +14,8 @@ Devices = Gpu | Sequence[Gpu] | None
 """Devices asked for: one, several, or None for all."""
 
 PAGE_SIZE = 500
+SUMMARY_S = 60.0
+"""A summary may take so long: a million windows take the daemon some 4 s."""
 
 
 def window_filter(

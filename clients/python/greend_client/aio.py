@@ -178,7 +178,12 @@ class Client(Measuring[Window]):
         uuids = await self._uuids(devices)
         chosen = _requests.window_filter(since, until, request_id, uuids, (), tags)
         request = _requests.summary(chosen, by, bucket_s, idle)
-        answer = await call(self._client.stub.SummarizeWindows, request, self.address)
+        answer = await call(
+            self._client.stub.SummarizeWindows,
+            request,
+            self.address,
+            timeout_s=_requests.SUMMARY_S,
+        )
         return [Group.from_message(group) for group in answer.groups]
 
     async def ledger(

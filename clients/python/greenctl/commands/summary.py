@@ -53,7 +53,7 @@ def summary(
         chosen.tags.update(tag)
         request = client.summary_request(chosen, by, bucket, idle)
         with after_a_second("Summing windows up"):
-            answer = client.call(client.stub.SummarizeWindows, request, timeout_s=60)
+            answer = client.summarize(request)
         if as_json:
             print_json(answer)
             return

@@ -22,6 +22,8 @@ Result = TypeVar("Result")
 USUAL_PAGE, LARGEST_PAGE = 100, 1000
 LONGEST_BUCKET_S = 1e9
 MOST_DEVICES = 1000
+# Each takes seconds, and a thread of the few that all reading shares.
+MOST_SUMMARIES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Query:
         self._registry = registry
         self._current = current
         self._flush = flush
+        self._summaries = asyncio.Semaphore(MOST_SUMMARIES)
 
     async def windows(
         self, query: WindowQuery, page_size: int, page_token: str
@@ -77,7 +80,10 @@ class Query:
     async def summary(
         self, query: WindowQuery, by: Sequence[str], bucket_s: float | None, idle: str
     ) -> list[Group]:
-        """Final windows in groups. Raises InvalidArgument, naming the field."""
+        """Final windows in groups; waits while others are summed up.
+
+        Raises InvalidArgument, naming the field.
+        """
         await self.check_filter(query)
         if len(by) > MOST_TAGS:
             raise InvalidArgument(f"by: {len(by)} keys, at most {MOST_TAGS} make groups")
@@ -96,7 +102,8 @@ class Query:
             windows = self._reader.measured(query, by, given_up)
             return summarize(windows, by, bucket_s=bucket_s, include_idle=idle != "exclude")
 
-        return await _read(read)
+        async with self._summaries:
+            return await _read(read)
 
     async def ledger(
         self, devices: Sequence[str], since_unix_ns: int | None, until_unix_ns: int | None

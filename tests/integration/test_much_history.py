@@ -3,6 +3,7 @@
 import os
 import re
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,26 @@ def test_a_summary_does_not_hold_what_it_sums_up(large: Daemon) -> None:
     assert group.energy_j == pytest.approx(3.5 * WINDOWS)
     # An object a window would be 100 MiB.
     assert most_memory_mib(large) - before_mib < 40
+
+
+def test_windows_are_read_while_many_sum_up(large: Daemon) -> None:
+    with large.stub() as stub:
+        # More than there are threads.
+        asked = [
+            stub.SummarizeWindows.future(pb.SummarizeWindowsRequest())
+            for _ in range(2 * (os.cpu_count() or 1) + 8)
+        ]
+        assert len(stub.ListWindows(pb.ListWindowsRequest(page_size=1)).windows) == 1
+        with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
+            stub.GetWindow(pb.GetWindowRequest(window_id=str(uuid.uuid4())))
+        assert not any(summary.done() for summary in asked)
+        for summary in asked:
+            summary.cancel()
+        # Who gave up keeps nobody waiting.
+        begun = time.monotonic()
+        (group,) = stub.SummarizeWindows(pb.SummarizeWindowsRequest()).groups
+        assert group.count == WINDOWS
+        assert time.monotonic() - begun < 10
 
 
 def test_summaries_do_not_keep_the_daemon_from_ending(large: Daemon) -> None:

@@ -1,23 +1,65 @@
 """The command `greend`."""
 
+import io
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from greend import __version__
 from greend.service.commands import service
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command, by default the process's own, and ends the process."""
+    if sys.stdout is None:  # it was closed before we began
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    else:
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(_Output(sys.stdout.fileno(), "w", closefd=False)),
+            encoding=sys.stdout.encoding,
+            errors=sys.stdout.errors,
+            line_buffering=True,  # nothing is left for the interpreter to fail at
+        )
+    commands.main(arguments, prog_name="greend")
+
+
+class _Output(io.FileIO):
+    """Standard output, whose errors are told from those of files and sockets."""
+
+    def write(self, data: "ReadableBuffer", /) -> int | None:  # type: ignore[override]
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise _CannotPrint(error) from None
+
+
+class _CannotPrint(click.ClickException):
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"cannot write: {error.strerror}")
+        self._quiet = isinstance(error, BrokenPipeError)  # the reader has seen enough
+
+    def show(self, file: object = None) -> None:
+        # What could not be written would be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not self._quiet:
+            click.echo(f"greend: {self.message}", err=True)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, package_name="greend", message="greend %(version)s")
-def main() -> None:
+def commands() -> None:
     """The energy meter of a GPU node."""
 
 
-@main.command()
+@commands.command()
 @click.option("--config", type=click.Path(path_type=Path), help="Configuration file (TOML).")
 @click.option("--state-dir", metavar="DIR", help="Where the database lies.")
 @click.option("--runtime-dir", metavar="DIR", help="Where both sockets lie.")
@@ -73,7 +115,7 @@ def serve(
         sys.exit(1)
 
 
-@main.command()
+@commands.command()
 @click.option(
     "--state-dir",
     metavar="DIR",
@@ -97,7 +139,7 @@ def restore(state_dir: Path) -> None:
         sys.exit(1)
 
 
-@main.command()
+@commands.command()
 @click.option("--requests", default=40, show_default=True, help="How many requests to serve.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of tables.")
 def demo(requests: int, as_json: bool) -> None:
@@ -107,7 +149,7 @@ def demo(requests: int, as_json: bool) -> None:
     sys.exit(run_demo(requests=requests, json=as_json))
 
 
-@main.command()
+@commands.command()
 @click.option("--config", type=click.Path(path_type=Path), help="Configuration file (TOML).")
 @click.option("--state-dir", metavar="DIR", help="Where the database lies.")
 @click.option("--runtime-dir", metavar="DIR", help="Where both sockets lie.")
@@ -145,4 +187,4 @@ def doctor(
     )
 
 
-main.add_command(service)
+commands.add_command(service)

@@ -75,13 +75,7 @@ def run_doctor(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _INTERRUPTED
-    try:
-        _print(findings, json)
-    except OSError as error:
-        print(f"greend: cannot write the findings: {error.strerror}", file=sys.stderr)
-        # What could not be written would be tried again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    _print(findings, json)
     return 1 if any(finding.level is Level.ERROR for finding in findings) else 0
 
 
@@ -119,7 +113,7 @@ def _run(name: str, check: Check, host: Host) -> Sequence[Finding]:
 
 def _print(findings: Sequence[Finding], json: bool) -> None:
     if json:
-        print(msgspec.json.format(msgspec.json.encode(_document(findings))).decode(), flush=True)
+        print(msgspec.json.format(msgspec.json.encode(_document(findings))).decode())
     else:
         show.show(findings, Console(highlight=False))
 

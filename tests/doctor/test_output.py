@@ -160,5 +160,5 @@ def test_findings_that_cannot_be_written_are_one_line(doctor: Doctor, form: list
             text=True,
             check=False,
         )
-    assert ended.stderr == "greend: cannot write the findings: No space left on device\n"
+    assert ended.stderr == "greend: cannot write: No space left on device\n"
     assert ended.returncode == 1

@@ -5,8 +5,9 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from greend.energy.history import KEPT_NS
 from greend.errors import InvalidArgument
-from greend.model import WindowState
+from greend.model import NS_PER_S, WindowState
 from greend.store.prunable import Extent, MinuteKey, Prunable
 from greend.store.reader import Key, WindowQuery
 from greend.store.retention import Retention, expired
@@ -16,6 +17,10 @@ log = logging.getLogger(__name__)
 
 # Deleting this many rows takes a few ms: no acknowledgement waits longer for it.
 STEP_ROWS = 200
+# Late windows change what the timeline holds, which ends some minutes ago, too: steps stay
+# open for lateness, and what they book waits for a flush. Booked into a minute that was
+# deleted, the difference would be all that is left of it.
+UNSETTLED_NS = KEPT_NS + 300 * NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +65,19 @@ class Pruner:
     ) -> AsyncIterator[Pruned]:
         """Deletes what a query means, telling how far it is; the last word is the result.
 
-        With `minutes`, also the ledger's minutes that lie as a whole in the query's time.
-        What starts meanwhile is not meant. Raises InvalidArgument, naming the field.
+        With `minutes`, also the ledger's minutes that lie as a whole in the query's time,
+        but for those that may still change. What starts meanwhile is not meant. Raises
+        InvalidArgument, naming the field.
         """
         check_prune(query, minutes)
         now_ns = self._now_unix_ns()
         until_ns = now_ns if query.until_unix_ns is None else min(query.until_unix_ns, now_ns)
+        settled_ns = min(until_ns, now_ns - UNSETTLED_NS)
         query = replace(query, until_unix_ns=until_ns)
         count_minutes = self._prunable.count_minutes if minutes else lambda *_: 0
         pruned = Pruned(
             await asyncio.to_thread(self._prunable.extent, query),
-            await asyncio.to_thread(count_minutes, query.since_unix_ns, until_ns),
+            await asyncio.to_thread(count_minutes, query.since_unix_ns, settled_ns),
             until_ns,
         )
         yield pruned
@@ -81,7 +88,7 @@ class Pruner:
                 pruned = replace(pruned, windows=pruned.windows + count)
                 yield pruned
             if minutes:
-                async for count in self._delete_minutes(query.since_unix_ns, until_ns):
+                async for count in self._delete_minutes(query.since_unix_ns, settled_ns):
                     pruned = replace(pruned, minutes=pruned.minutes + count)
                     yield pruned
         finally:

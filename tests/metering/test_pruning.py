@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from greend.errors import InvalidArgument
-from greend.metering.pruning import Pruned, Pruner, check_prune
+from greend.metering.pruning import UNSETTLED_NS, Pruned, Pruner, check_prune
 from greend.metering.query import matches
 from greend.model import NS_PER_S, Booking, Window, WindowState
 from greend.store.engine import DATABASE_NAME, migrate, open_engine
@@ -19,8 +19,8 @@ from greend.store.prunable import Prunable
 from greend.store.reader import StoreReader, WindowQuery
 from greend.store.writer import StoreWriter
 
-NOW = 1_000 * NS_PER_S
-INSTANTS = st.integers(0, 1_200).map(lambda seconds: seconds * NS_PER_S)
+NOW = 1_800 * NS_PER_S
+INSTANTS = st.integers(0, 2_000).map(lambda seconds: seconds * NS_PER_S)
 TAGS = st.dictionaries(st.sampled_from(["model", "a.b"]), st.sampled_from(["x", "y", "'%"]))
 DEVICES = st.lists(st.sampled_from(["GPU-0", "GPU-1"]), unique=True)
 REQUEST_IDS = st.sampled_from(["", "r"])
@@ -56,7 +56,7 @@ QUERIES = st.builds(
 BOOKINGS = st.builds(
     Booking,
     device=st.sampled_from(["GPU-0", "GPU-1"]),
-    minute_unix_s=st.integers(0, 20).map(lambda minute: 60 * minute),
+    minute_unix_s=st.integers(0, 35).map(lambda minute: 60 * minute),
     measured_mj=st.just(1.0),
 )
 
@@ -98,7 +98,8 @@ def test_what_is_deleted_and_what_is_kept_are_what_was_there(
     doomed = {window.window_id for window in before if meant(query, window)}
     all_minutes = {(booking.device, booking.minute_unix_s) for booking in bookings}
     since_ns = query.since_unix_ns or 0
-    until_ns = NOW if query.until_unix_ns is None else min(query.until_unix_ns, NOW)
+    settled_ns = NOW - UNSETTLED_NS
+    until_ns = min(settled_ns if query.until_unix_ns is None else query.until_unix_ns, settled_ns)
     doomed_minutes = {
         key
         for key in all_minutes

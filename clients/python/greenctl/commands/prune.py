@@ -29,7 +29,11 @@ _TIME = '"30d" (that long ago) or a date-time.'
 @TAG
 @REQUEST_ID
 @DEVICE
-@click.option("--minutes", is_flag=True, help="The ledger's minutes of that time, too.")
+@click.option(
+    "--minutes",
+    is_flag=True,
+    help="The ledger's minutes of that time, too; the last 15 stay.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say how many there are.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @CONTROL_ADDRESS

@@ -25,8 +25,9 @@ class PruneWindowsRequest(google.protobuf.message.Message):
     dry_run: builtins.bool
     """Delete nothing, only tell how many match: one message."""
     minutes: builtins.bool
-    """Delete the ledger's minutes that lie in the filter's time as a whole, too. The
-    filter must be by time alone.
+    """Delete the ledger's minutes that lie in the filter's time as a whole, too; the
+    last 15 minutes stay, as late windows may still change them. The filter must be by
+    time alone.
     """
     @property
     def filter(self) -> greend_proto.v1.types_pb2.WindowFilter:

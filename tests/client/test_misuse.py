@@ -1,16 +1,19 @@
 """What callers do wrong costs their own windows only."""
 
+import asyncio
+import math
 import os
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 import pytest
 
-from greend_client import Client, ResultUnavailable
+from greend_client import Client, GreendError, ResultUnavailable, aio
 from tests.client.memory_daemon import MemoryDaemon, Start, Stop
 
 NOW_NS = time.monotonic_ns()
@@ -75,6 +78,63 @@ def test_a_start_at_what_is_no_instant_is_not_sent(client: Client, daemon: Memor
     with pytest.raises(ResultUnavailable, match="soon"):
         window.result(10)
     assert daemon.windows == {}
+
+
+WRONG: list[tuple[Callable[[Any], Any], str]] = [
+    (lambda c: c.summary(by=[1]), "by=1"),
+    (lambda c: c.summary(by=1), "by=1"),
+    (lambda c: c.summary(bucket_s="1h"), "bucket_s='1h'.*seconds"),
+    (lambda c: c.summary(bucket_s=math.nan), "bucket_s=nan"),
+    (lambda c: c.summary(idle=True), "idle=True"),
+    (lambda c: c.summary(request_id=5), "request_id=5: it has to be a string"),
+    (lambda c: c.ledger(devices=object()), "devices=.*index, a UUID"),
+    (lambda c: c.ledger(devices=[0, 1.5]), "devices=1.5"),
+    (lambda c: c.snapshot(devices={0: 1}), "devices="),
+]
+WRONG_FEEDS: list[tuple[Callable[[Any], Any], str]] = [
+    (lambda c: c.history(request_id=5), "request_id=5"),
+    (lambda c: c.history(states=[1]), "states=1"),
+    (lambda c: c.watch_windows(states=5), "states=5"),
+    (lambda c: c.watch_samples(interval_s="often"), "interval_s='often'"),
+]
+
+
+@pytest.mark.parametrize(("ask", "words"), WRONG + WRONG_FEEDS)
+def test_a_question_with_a_wrong_type_is_refused_with_its_name(
+    client: Client, ask: Callable[[Any], Any], words: str
+) -> None:
+    with pytest.raises(GreendError, match=words) as error:
+        ask(client)
+    assert error.value.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_so_is_one_that_is_awaited(address: str) -> None:
+    async def main() -> None:
+        async with aio.Client(address) as client:
+            for ask, words in WRONG:
+                with pytest.raises(GreendError, match=words):
+                    await ask(client)
+            for ask, words in WRONG_FEEDS:
+                with pytest.raises(GreendError, match=words):
+                    await anext(ask(client))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("limit", [math.inf, 1e12])
+def test_a_result_may_be_waited_for_without_end(address: str, client: Client, limit: float) -> None:
+    with client.window(gpus=[0]) as window:
+        pass
+    assert window.result(timeout=limit).state == "final"
+
+    async def main() -> None:
+        async with aio.Client(address) as client, client.window(gpus=[0]) as window:
+            pass
+        assert (await window.result(timeout=limit)).state == "final"
+
+    asyncio.run(main())
+    with pytest.raises(GreendError, match="timeout='5 s'"):
+        window.result(timeout="5 s")  # type: ignore[arg-type]
 
 
 def test_a_forked_child_loses_its_windows_with_one_warning_and_never_hangs(

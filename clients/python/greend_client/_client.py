@@ -154,9 +154,7 @@ class Client(Measuring[Window], Door):
         Raises:
             GreendError: An argument is wrong, or the daemon cannot be asked.
         """
-        request = metering_pb2.WatchSamplesRequest(
-            devices=self._uuids(devices), interval_s=interval_s
-        )
+        request = _requests.watch_samples(self._uuids(devices), interval_s)
         return self.stream(self._stub.WatchSamples, request, Sample.from_message)
 
     def watch_windows(

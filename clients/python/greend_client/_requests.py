@@ -1,6 +1,9 @@
 """What callers ask for, as messages: filters, intervals, devices."""
 
+import math
+import threading
 from collections.abc import Mapping, Sequence
+from typing import Any, SupportsIndex
 
 import grpc
 
@@ -31,18 +34,21 @@ def window_filter(
         since_unix_ns=_instant(since),
         until_unix_ns=_instant(until),
         tags={key: str(value) for key, value in tags.items()},
-        request_id=request_id,
+        request_id=None if request_id is None else _text("request_id", request_id),
         devices=uuids,
-        states=_several(states),
+        states=_texts("states", states),
     )
 
 
 def summary(
     chosen: types_pb2.WindowFilter, by: Sequence[str], bucket_s: float | None, idle: str
 ) -> metering_pb2.SummarizeWindowsRequest:
-    """Return the request for a summary of the windows chosen."""
+    """Return the request for a summary of the windows chosen; raises GreendError."""
     return metering_pb2.SummarizeWindowsRequest(
-        filter=chosen, by=_several(by), bucket_s=bucket_s, idle=idle
+        filter=chosen,
+        by=_texts("by", by),
+        bucket_s=_seconds("bucket_s", bucket_s),
+        idle=_text("idle", idle),
     )
 
 
@@ -55,6 +61,21 @@ def ledger(
     )
 
 
+def watch_samples(
+    uuids: Sequence[str], interval_s: float | None
+) -> metering_pb2.WatchSamplesRequest:
+    """Return the request for a feed of samples; raises GreendError."""
+    return metering_pb2.WatchSamplesRequest(
+        devices=uuids, interval_s=_seconds("interval_s", interval_s)
+    )
+
+
+def timeout_s(timeout: float | None) -> float | None:
+    """Return a caller's limit on waiting, None where it is none; raises GreendError."""
+    seconds = _seconds("timeout", timeout)
+    return None if seconds is None or seconds > threading.TIMEOUT_MAX else seconds
+
+
 def uuids(devices: Devices, known: Sequence[Device]) -> list[str]:
     """Return the UUIDs of devices that were asked for; raises GreendError."""
     if devices is None:
@@ -65,6 +86,8 @@ def uuids(devices: Devices, known: Sequence[Device]) -> list[str]:
 
 
 def _uuid(device: Gpu, known: Sequence[Device]) -> str:
+    if not isinstance(device, str | SupportsIndex):
+        raise _wrong("devices", device, "an index, a UUID or its beginning, or several of them")
     try:
         return find(device, known).uuid
     except GreendError as error:
@@ -82,5 +105,31 @@ def _instant(when: When | None) -> int | None:
     return None if when is None else unix_ns(when)
 
 
-def _several(values: Sequence[str]) -> Sequence[str]:
-    return [values] if isinstance(values, str) else values
+def _texts(name: str, given: Any) -> list[str]:
+    """Return several strings; one may stand for itself."""
+    try:
+        return [given] if isinstance(given, str) else [_text(name, one) for one in given]
+    except TypeError:
+        raise _wrong(name, given, "a string, or several") from None
+
+
+def _text(name: str, given: Any) -> str:
+    if not isinstance(given, str):
+        raise _wrong(name, given, "a string")
+    return given
+
+
+def _seconds(name: str, given: Any) -> float | None:
+    if given is None:
+        return None
+    try:
+        seconds = float(given)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if math.isnan(seconds):
+        raise _wrong(name, given, "a number of seconds")
+    return seconds
+
+
+def _wrong(name: str, given: object, wanted: str) -> GreendError:
+    return GreendError(f"{name}={given!r}: it has to be {wanted}", grpc.StatusCode.INVALID_ARGUMENT)

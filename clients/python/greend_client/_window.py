@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from greend_client import _decorator
+from greend_client import _decorator, _requests
 from greend_client._errors import GreendError, ResultUnavailable
 from greend_client._gpus import ENVIRONMENT, Gpus
 from greend_client._record import Record
@@ -268,6 +268,7 @@ class Window(Measured):
             ResultUnavailable: There is no result, or none yet; ``code`` tells which.
         """
         self._require_stopped()
+        timeout = _requests.timeout_s(timeout)
         return WindowResult.from_message(self._sender.result(self._record, timeout))
 
 

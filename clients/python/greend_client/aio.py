@@ -56,6 +56,7 @@ class Window(Measured):
             ResultUnavailable: There is no result, or none yet; ``code`` tells which.
         """
         self._require_stopped()
+        timeout = _requests.timeout_s(timeout)
         record = self._record
         deadline = None if timeout is None else time.monotonic() + timeout
         window = await self._outcome(deadline)
@@ -219,8 +220,7 @@ class Client(Measuring[Window]):
         It ends with the client, or by ``aclose()``: ``contextlib.aclosing`` calls it
         in time where the iteration is left early.
         """
-        uuids = await self._uuids(devices)
-        request = metering_pb2.WatchSamplesRequest(devices=uuids, interval_s=interval_s)
+        request = _requests.watch_samples(await self._uuids(devices), interval_s)
         watch = self._client.stream(self._client.stub.WatchSamples, request, Sample.from_message)
         async with contextlib.aclosing(items(watch)) as samples:
             async for sample in samples:

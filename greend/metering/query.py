@@ -6,13 +6,13 @@ import binascii
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from greend.errors import GreendError, InvalidArgument
 from greend.metering.checks import MOST_TAGS, check_key, check_tags
-from greend.metering.registry import DeviceRegistry, check_device
+from greend.metering.registry import DeviceRegistry, check_devices
 from greend.metering.summary import Group, summarize
 from greend.model import NS_PER_S, Window, WindowState
 from greend.store.reader import Key, StoreReader, WindowQuery
@@ -21,7 +21,6 @@ Result = TypeVar("Result")
 
 USUAL_PAGE, LARGEST_PAGE = 100, 1000
 LONGEST_BUCKET_S = 1e9
-MOST_DEVICES = 1000
 # Each takes seconds, and a thread of the few that all reading shares.
 MOST_SUMMARIES = 2
 
@@ -140,18 +139,15 @@ class Query:
                 raise InvalidArgument(f"states: {state!r} is none of {', '.join(states)}")
         check_tags(query.tags)
         _check_interval(query.since_unix_ns, query.until_unix_ns)
-        if len(query.devices) > MOST_DEVICES:
-            raise InvalidArgument(f"devices: more than {MOST_DEVICES}")
         await self._check_devices(query.devices)
 
     async def _check_devices(self, uuids: Sequence[str]) -> None:
-        if all(uuid in self._registry.devices for uuid in uuids):
-            return
-        # A device of a former run has history, too, but no place in the registry.
-        stored = [record.uuid for record in await asyncio.to_thread(self._reader.devices)]
-        known = dict.fromkeys((*self._registry.devices, *stored))
-        for uuid in uuids:
-            check_device(uuid, known)
+        known: Collection[str] = self._registry.devices
+        if not all(uuid in known for uuid in uuids):
+            # A device of a former run has history, too, but no place in the registry.
+            stored = [record.uuid for record in await asyncio.to_thread(self._reader.devices)]
+            known = dict.fromkeys((*known, *stored))
+        check_devices(uuids, known)
 
 
 async def _read(read: Callable[[threading.Event], Result]) -> Result:

@@ -5,10 +5,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from greend.energy.ledger import DeviceLedger
-from greend.errors import NotFound, Unavailable
+from greend.errors import InvalidArgument, NotFound, Unavailable
 from greend.model import NS_PER_S, DeviceInfo, DeviceRecord, Sample
 
 HUNG_NS = 5 * NS_PER_S
+MOST_DEVICES = 1000
 
 
 @dataclass(slots=True)
@@ -76,7 +77,7 @@ class DeviceRegistry:
             return sorted(answering, key=lambda item: item.info.index)
         if (self.driver_error or not self.devices) and not self.devices.keys() >= set(uuids):
             raise self._unavailable(now_ns)  # nobody can tell whether there are such
-        chosen = [self.find(uuid) for uuid in dict.fromkeys(uuids)]
+        chosen = self._found(uuids)
         for item in chosen:
             state, reason = item.state(now_ns)
             if state != "ok":
@@ -94,16 +95,19 @@ class DeviceRegistry:
 
     def named(self, uuids: Sequence[str]) -> list[MeteredDevice]:
         """The devices named, or all, whether they answer or not; in NVML's order."""
-        chosen = [self.find(uuid) for uuid in uuids] if uuids else list(self.devices.values())
+        chosen = self._found(uuids) if uuids else list(self.devices.values())
         return sorted(chosen, key=lambda item: item.info.index)
 
-    def find(self, uuid: str) -> MeteredDevice:
-        """One device. Raises NotFound, naming what exists."""
-        check_device(uuid, self.devices)
-        return self.devices[uuid]
+    def _found(self, uuids: Sequence[str]) -> list[MeteredDevice]:
+        check_devices(uuids, self.devices)
+        return [self.devices[uuid] for uuid in dict.fromkeys(uuids)]
 
 
-def check_device(uuid: str, known: Collection[str]) -> None:
-    """Raises NotFound for a device that is not among those known, naming them."""
-    if uuid not in known:
-        raise NotFound(f"devices: no device {uuid[:64]!r}; there are: {', '.join(known) or 'none'}")
+def check_devices(uuids: Sequence[str], known: Collection[str]) -> None:
+    """Raises InvalidArgument for too many devices, NotFound, naming those known, for others."""
+    if len(uuids) > MOST_DEVICES:
+        raise InvalidArgument(f"devices: {len(uuids)} are named, at most {MOST_DEVICES} can be")
+    for uuid in uuids:
+        if uuid not in known:
+            there = ", ".join(known) or "none"
+            raise NotFound(f"devices: no device {uuid[:64]!r}; there are: {there}")

@@ -306,6 +306,8 @@ def test_control_through_the_reading_door(host: Metered, name: str, request_: An
         )
 
 
+MANY = ["GPU-none"] * 1001
+
 READS: dict[str, tuple[Any, grpc.StatusCode, list[str]]] = {
     "page_size over 1000": (listed(page_size=1001), INVALID, ["page_size: 1001", "1 and 1000"]),
     "page_token of nobody": (listed(page_token="x"), INVALID, ["page_token", "this daemon"]),
@@ -373,6 +375,19 @@ READS: dict[str, tuple[Any, grpc.StatusCode, list[str]]] = {
         NOT_FOUND,
         ["devices", "there are: GPU-"],
     ),
+    **{
+        f"too many devices in a {type(request).__name__}": (
+            request,
+            INVALID,
+            ["devices: 1001", "at most 1000"],
+        )
+        for request in (
+            listed(devices=MANY),
+            pb.GetLedgerRequest(devices=MANY),
+            pb.GetSnapshotRequest(devices=MANY),
+            pb.WatchSamplesRequest(devices=MANY),
+        )
+    },
     "a feed at a negative interval": (
         pb.WatchSamplesRequest(interval_s=-1),
         INVALID,

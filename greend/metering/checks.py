@@ -60,10 +60,10 @@ def check_weight(weight: float) -> None:
         raise InvalidArgument(f"weight: {weight} is not between {LIGHTEST:g} and {HEAVIEST:g}")
 
 
-def check_wait(wait_s: float, longest_s: float, name: str = "wait_s") -> float:
+def check_wait(wait_s: float, longest_s: float) -> float:
     """A time to wait, cut to what the daemon allows."""
     if not (math.isfinite(wait_s) and wait_s >= 0):
-        raise InvalidArgument(f"{name}: {wait_s} is not a time to wait")
+        raise InvalidArgument(f"wait_s: {wait_s} is not a time to wait")
     return min(wait_s, longest_s)
 
 

@@ -5,10 +5,10 @@ import os
 from collections.abc import AsyncIterator, Callable
 
 from greend import __version__
+from greend.errors import InvalidArgument
 from greend.metering import health
 from greend.metering.active import ActiveWindows
 from greend.metering.backup import Backups
-from greend.metering.checks import check_wait
 from greend.metering.clock import Clock
 from greend.metering.meter import Meter
 from greend.metering.query import Query, matches
@@ -176,7 +176,11 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
     ) -> AsyncIterator[types.Sample]:
         """A live feed of samples."""
         interval_s = request.interval_s if request.HasField("interval_s") else 0.0
-        interval_ns = round(check_wait(interval_s, LONGEST_INTERVAL_S, "interval_s") * NS_PER_S)
+        if not 0 <= interval_s <= LONGEST_INTERVAL_S:
+            raise InvalidArgument(
+                f"interval_s: {interval_s} is not between 0 and {LONGEST_INTERVAL_S:.0f} s"
+            )
+        interval_ns = round(interval_s * NS_PER_S)
         due_ns: dict[str, int] = {}
         with self._meter.watch(list(request.devices)) as samples:
             await context.send_initial_metadata(())  # from here on nothing is missed

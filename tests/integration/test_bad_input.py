@@ -393,6 +393,14 @@ READS: dict[str, tuple[Any, grpc.StatusCode, list[str]]] = {
         INVALID,
         ["interval_s: -1"],
     ),
+    **{
+        f"a feed at an interval of {interval_s} s": (
+            pb.WatchSamplesRequest(interval_s=interval_s),
+            INVALID,
+            ["interval_s", "between 0 and 3600 s"],
+        )
+        for interval_s in (3601, float("inf"), float("nan"))
+    },
     "a feed of windows in an unknown state": (
         pb.WatchWindowsRequest(filter=types_pb2.WindowFilter(states=["gone"])),
         INVALID,

@@ -188,7 +188,7 @@ class WatchSamplesRequest(google.protobuf.message.Message):
     DEVICES_FIELD_NUMBER: builtins.int
     INTERVAL_S_FIELD_NUMBER: builtins.int
     interval_s: builtins.float
-    """Least time between two samples of a device; absent: every sample."""
+    """Least time between two samples of a device; absent: every sample. At most an hour."""
     @property
     def devices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """UUIDs; empty: all."""

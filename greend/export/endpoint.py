@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PATHS = ("/", "/metrics")
 # Whoever is slower than this, or more than so many at once, is hung up on.
 SLOWEST_S = 10.0
 MOST_AT_ONCE = 8
@@ -33,7 +34,7 @@ class Endpoint:
 
     def __init__(self, address: str, registry: CollectorRegistry) -> None:
         self._server = _bind(address)
-        self._server.set_app(_telling_errors(make_wsgi_app(registry)))
+        self._server.set_app(_telling(make_wsgi_app(registry)))
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
 
@@ -103,12 +104,15 @@ class _Handler(WSGIRequestHandler):
         """Scrapes are no news."""
 
 
-def _telling_errors(
+def _telling(
     app: Callable[..., Iterable[bytes]],
 ) -> "Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]":
-    """A scrape that cannot be answered is told why, instead of a traceback."""
+    """Elsewhere there is nothing; a scrape that cannot be answered is told why."""
 
     def telling(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        if environ["PATH_INFO"] not in PATHS:
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"greend: the metrics are at /metrics\n"]
         try:
             return app(environ, start_response)
         except Unavailable as error:

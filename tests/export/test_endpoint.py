@@ -48,6 +48,19 @@ def test_a_device_is_told_in_base_units() -> None:
     assert 0 <= seen.value("greend_device_sample_age_seconds", FIRST) < 5
 
 
+def test_there_is_nothing_but_the_metrics() -> None:
+    with fed() as made:
+        root = made.url.removesuffix("/metrics")
+        for path in ("/", "/metrics", "/metrics?name[]=greend_device_up"):
+            assert "greend_device_up" in scrape(root + path)
+        for path in ("/anything", "/metrics/x", "/favicon.ico"):
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                scrape(root + path)
+            with caught.value as response:
+                assert response.code == 404
+                assert b"/metrics" in response.read()
+
+
 def test_clock_event_reasons_are_told_by_name() -> None:
     with fed() as made:
         seen = Scrape(made.url)

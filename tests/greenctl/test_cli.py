@@ -277,6 +277,14 @@ def test_the_ledger_shows_totals_and_that_the_bookings_add_up(
     assert daemon.requests[-1].devices == [GPU_1]
 
 
+def test_what_rounding_leaves_is_nothing(address: str, greenctl: Run, daemon: MemoryDaemon) -> None:
+    row = ledger_row(GPU_0)
+    row.idle_j, row.unattributed_j, row.gap_j = -4e-15, 9e-10, 2e-9
+    daemon.ledger = [row]
+    shown = next(line for line in greenctl("ledger").stdout.splitlines() if "GPU-" in line)
+    assert shown.split()[3:6] == ["0.000", "0.000", "2e-09"]
+
+
 def test_a_ledger_that_does_not_add_up_says_by_how_much(
     address: str, greenctl: Run, daemon: MemoryDaemon
 ) -> None:

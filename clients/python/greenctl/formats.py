@@ -12,9 +12,11 @@ def joules(value: float | None) -> str:
     if value is None:
         return UNKNOWN
     size = abs(value)
+    if size < 1e-9:  # what is left of rounding
+        return "0.000"
     if size >= 100_000:
         return f"{value:.1f}"
-    return f"{value:.3f}" if size >= 0.1 or value == 0 else f"{value:.3g}"
+    return f"{value:.3f}" if size >= 0.1 else f"{value:.3g}"
 
 
 def energy(value: float | None, uncertainty: float | None = None) -> str:

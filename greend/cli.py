@@ -69,7 +69,10 @@ def commands() -> None:
     metavar="PROFILExCOUNT",
     help="Simulated GPUs instead of real ones, e.g. h100x2; marks every figure.",
 )
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+)
 @click.option("--print-config", is_flag=True, help="Print the settings in force and end.")
 def serve(
     config: Path | None,

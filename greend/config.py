@@ -4,7 +4,7 @@ import difflib
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -31,7 +31,7 @@ class Daemon(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "greend-control"
     )
     log_level: Annotated[
-        str, Meta(pattern="^(debug|info|warning|error)$", description="debug … error")
+        Literal["debug", "info", "warning", "error"], Meta(description="debug … error")
     ] = "info"
 
 
@@ -91,9 +91,8 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         float, Meta(gt=0, le=36500, description="how long the ledger's minutes are kept")
     ] = 90.0
     synchronous: Annotated[
-        str,
+        Literal["normal", "full"],
         Meta(
-            pattern="^(normal|full)$",
             description="normal: what is acknowledged survives the process; full: power loss, too",
         ),
     ] = "normal"
@@ -147,13 +146,15 @@ def load(
             if value is not None:
                 values.setdefault(section, {})[key] = value
                 origins[section, key] = "--" + key.replace("_", "-")
-    return msgspec.convert(
+    settings = msgspec.convert(
         {
             section.name: _section(section, values.get(section.name, {}), origins)
             for section in msgspec.structs.fields(Settings)
         },
         Settings,
     )
+    _check_paces(settings.metering, origins)
+    return settings
 
 
 def variables() -> dict[str, tuple[str, str]]:
@@ -197,14 +198,37 @@ def _section(
             value = values[key.name]
             if text and isinstance(key.default, tuple):
                 value = [part.strip() for part in value.split(",") if part.strip()]
+            choices = _choices(key)
+            if choices and isinstance(value, str):
+                value = value.lower()
             checked[key.name] = msgspec.convert(value, key.type, strict=not text)
         except msgspec.ValidationError as error:
+            wrong = f"{str(error)[0].lower()}{str(error)[1:]}"
+            if choices:
+                wrong = f"it is none of {', '.join(choices)}"
             raise InvalidArgument(
                 f"configuration: [{section.name}] {key.name} = {values[key.name]!r}:"
-                f" {str(error)[0].lower()}{str(error)[1:]}; it is for: {_description(key)};"
+                f" {wrong}; it is for: {_description(key)};"
                 f" change it in {origins[section.name, key.name]}"
             ) from None
     return checked
+
+
+def _choices(key: msgspec.structs.FieldInfo) -> tuple[str, ...]:
+    """What a setting may be, where that is a few words."""
+    kind = get_args(key.type)[0]
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def _check_paces(metering: Metering, origins: Mapping[tuple[str, str], str]) -> None:
+    if metering.fast_hz >= metering.slow_hz:
+        return
+    given = [origins.get(("metering", key)) for key in ("fast_hz", "slow_hz")]
+    raise InvalidArgument(
+        f"configuration: [metering] fast_hz = {metering.fast_hz:g} is below slow_hz ="
+        f" {metering.slow_hz:g}: raise fast_hz, or lower slow_hz; change it in"
+        f" {' or '.join(dict.fromkeys(filter(None, given)))}"
+    )
 
 
 def _read(path: Path, *, optional: bool) -> dict[str, dict[str, Any]]:

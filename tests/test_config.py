@@ -1,5 +1,7 @@
 """Configuration: who wins, and what is said of mistakes."""
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -83,8 +85,11 @@ def test_floors_are_set_by_device_and_compute_context(tmp_path: Path) -> None:
         ("[daemon]\nruntime_dir = {}", ["runtime_dir", "`object`"]),
         ("[daemon]\ngroup = 3", ["group", "`str`"]),
         ("[daemon]\ncontrol_group = false", ["control_group", "`bool`"]),
-        ("[daemon]\nlog_level = 'loud'", ["log_level", "debug"]),
-        ("[daemon]\nlog_level = 10", ["log_level", "`str`"]),
+        ("[daemon]\nlog_level = 'loud'", ["log_level", "'loud'", "debug, info, warning, error"]),
+        ("[daemon]\nlog_level = 10", ["log_level", "10", "debug, info, warning, error"]),
+        ("[store]\nsynchronous = 'off'", ["synchronous", "none of normal, full"]),
+        ("[metering]\nfast_hz = 1\nslow_hz = 2", ["fast_hz = 1", "slow_hz = 2", "raise fast_hz"]),
+        ("[metering]\nslow_hz = 26", ["fast_hz = 25", "slow_hz = 26", "lower slow_hz"]),
         ("[metrics]\naddress = 9477", ["address", "`str`", "HOST:PORT"]),
         ("[metrics]\nadress = ''", ["adress", "'address'"]),
         ("[metering", ["not TOML"]),
@@ -108,6 +113,24 @@ def test_a_wrong_environment_or_flag_is_named(tmp_path: Path) -> None:
         load(None, {}, {"daemon": {"state_dir": ""}})
     with pytest.raises(InvalidArgument, match="--config"):
         load(tmp_path / "none.toml", {}, {})
+
+
+def test_paces_that_contradict_are_told_with_where_they_come_from(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=r"in GREEND_METERING_FAST_HZ or .*greend\.toml"):
+        from_text(tmp_path, "[metering]\nslow_hz = 2", GREEND_METERING_FAST_HZ="1")
+    assert from_text(tmp_path, "[metering]\nslow_hz = 2\nfast_hz = 2").metering.fast_hz == 2
+
+
+def test_words_may_be_written_in_upper_case(tmp_path: Path) -> None:
+    assert from_text(tmp_path, "[daemon]\nlog_level = 'WARNING'").daemon.log_level == "warning"
+    assert load(None, {"GREEND_DAEMON_LOG_LEVEL": "Debug"}, {}).daemon.log_level == "debug"
+    printed = subprocess.run(
+        [sys.executable, "-m", "greend", "serve", "--print-config", "--log-level", "ERROR"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert 'log_level = "error"' in printed
 
 
 def test_a_variable_that_is_nearly_a_setting_is_refused_with_the_setting() -> None:

@@ -89,7 +89,7 @@ def _look(
     except GreendError as error:
         wrong = str(error)
         given = {name: place for name, place in places.items() if place}
-        settings = Settings(daemon=Daemon(**given))
+        settings = Settings(daemon=msgspec.structs.replace(Daemon(), **given))
     address = os.environ.get("GREEND_ADDRESS")
     if runtime_dir or not address:
         address = f"unix://{Path(settings.daemon.runtime_dir).absolute() / 'greend.sock'}"

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import pytest
 
-from tests.nvml_double import DoubleGpu, NvmlDouble
+from tests.nvml_double import PROFILES, DoubleGpu, NvmlDouble
 from tests.nvml_double.build import build
 
 MS = 1_000_000
@@ -173,7 +174,7 @@ def test_gpus_are_found_by_index_uuid_and_bus(double: NvmlDouble, nvml: Nvml) ->
         ("nvmlDeviceGetGraphicsRunningProcesses(h[0])", []),
         ("nvmlDeviceGetMPSComputeRunningProcesses(h[0])", []),
         ("nvmlDeviceGetMigMode(h[0])", [0, 0]),
-        ("nvmlDeviceGetMaxMigDeviceCount(h[0])", 7),
+        ("nvmlDeviceGetMaxMigDeviceCount(h[0])", 0),
         ("nvmlDeviceGetTotalEccErrors(h[0], 0, 0)", 0),
         ("nvmlErrorString(15)", "GPU is lost"),
     ],
@@ -436,6 +437,75 @@ def test_utilization_follows_its_script(double: NvmlDouble, nvml: Nvml) -> None:
     gpu.mig_enabled = 1
     assert nvml.error(rates) == NOT_SUPPORTED
     assert nvml.value("nvmlDeviceGetMigMode(h[0])") == [1, 1]
+
+
+def test_a_card_with_mig_has_instances(double: NvmlDouble, nvml: Nvml) -> None:
+    gpu = double.gpus[1]
+    with pytest.raises(ValueError, match="MIG mode is off"):
+        gpu.set_instances(["7g.80gb"])
+    assert nvml.error("nvmlDeviceGetMigDeviceHandleByIndex(h[1], 0)") == NOT_SUPPORTED
+    gpu.mig_enabled = 1
+    assert nvml.error("nvmlDeviceGetMigDeviceHandleByIndex(h[1], 0)") == NOT_FOUND
+    uuids = gpu.set_instances(["3g.40gb", "1g.10gb", "2c.3g.40gb"])
+    assert nvml.value("nvmlDeviceGetMaxMigDeviceCount(h[1])") == 7
+    nvml.run("m = [nvmlDeviceGetMigDeviceHandleByIndex(h[1], i) for i in range(3)]")
+    assert nvml.error("nvmlDeviceGetMigDeviceHandleByIndex(h[1], 3)") == NOT_FOUND
+    assert nvml.error("nvmlDeviceGetMigDeviceHandleByIndex(h[1], 7)") == INVALID_ARGUMENT
+    assert nvml.value("[nvmlDeviceGetUUID(i) for i in m]") == uuids
+    assert all(uuid.startswith("MIG-") for uuid in uuids)
+    names = nvml.value("[nvmlDeviceGetName(i) for i in m]")
+    assert names[1] == "NVIDIA H100 80GB HBM3 MIG 1g.10gb"
+    assert nvml.value("[nvmlDeviceIsMigDeviceHandle(i).value for i in [h[1], *m]]") == [0, 1, 1, 1]
+    parents = "nvmlDeviceGetDeviceHandleFromMigDeviceHandle"
+    assert nvml.value(f"[nvmlDeviceGetUUID({parents}(i)) for i in m]") == [gpu.uuid] * 3
+    assert nvml.error(f"{parents}(h[1])") == INVALID_ARGUMENT
+    nvml.run("a = [nvmlDeviceGetAttributes_v2(i) for i in m]")
+    assert nvml.value("[i.computeInstanceSliceCount for i in a]") == [3, 1, 2]
+    assert nvml.value("[i.gpuInstanceSliceCount for i in a]") == [3, 1, 3]
+    assert nvml.value("[i.multiprocessorCount for i in a]") == [42, 14, 28]
+    assert nvml.value("a[0].memorySizeMB") == 40 << 10
+    assert nvml.error("nvmlDeviceGetAttributes_v2(h[1])") == NOT_SUPPORTED, "only of instances"
+    ids = "(nvmlDeviceGetGpuInstanceId(i), nvmlDeviceGetComputeInstanceId(i))"
+    assert nvml.value(f"[{ids} for i in m]") == [[1, 0], [2, 0], [3, 0]]
+    assert nvml.value(f"nvmlDeviceGetUUID(nvmlDeviceGetHandleByUUID({uuids[2]!r}))") == uuids[2]
+
+
+def test_an_instance_that_is_destroyed_has_no_handle(double: NvmlDouble, nvml: Nvml) -> None:
+    gpu = double.gpus[0]
+    gpu.mig_enabled = 1
+    uuids = gpu.set_instances(["3g.40gb", "1g.10gb"])
+    nvml.run("m = nvmlDeviceGetMigDeviceHandleByIndex(h[0], 1)")
+    assert gpu.set_instances(["3g.40gb"]) == uuids[:1], "what stays keeps its UUID"
+    assert nvml.error("nvmlDeviceGetUUID(m)") == INVALID_ARGUMENT
+    assert nvml.error(f"nvmlDeviceGetHandleByUUID({uuids[1]!r})") == NOT_FOUND
+    with pytest.raises(ValueError, match="7 slices"):
+        gpu.set_instances(["7g.80gb", "1g.10gb"])
+
+
+def test_energy_power_and_utilization_are_not_told_of_an_instance(
+    double: NvmlDouble, nvml: Nvml
+) -> None:
+    double.gpus[0].mig_enabled = 1
+    double.gpus[0].set_instances(["7g.80gb"])
+    nvml.run("m = nvmlDeviceGetMigDeviceHandleByIndex(h[0], 0)")
+    for function in ("TotalEnergyConsumption", "PowerUsage", "UtilizationRates"):
+        assert nvml.error(f"nvmlDeviceGet{function}(m)") == NOT_SUPPORTED
+    assert nvml.value("nvmlDeviceGetTotalEnergyConsumption(h[0])") > 0
+
+
+@pytest.mark.parametrize(("slices", "profiles"), [(7, [1, 2, 3, 4, 7]), (4, [1, 2, 4])])
+def test_the_largest_profile_has_all_slices_of_the_card(
+    tmp_path: Path, slices: int, profiles: list[int]
+) -> None:
+    card = replace(PROFILES["a100"], compute_slices=slices)
+    with NvmlDouble(tmp_path, [card]) as double, Nvml(double) as nvml:
+        ask = "nvmlDeviceGetGpuInstanceProfileInfo(h[0], {}, version=1).sliceCount"
+        assert nvml.error(ask.format(0)) == NOT_SUPPORTED, "MIG is off"
+        double.gpus[0].mig_enabled = 1
+        numbers = range(nvml.value("NVML_GPU_INSTANCE_PROFILE_COUNT"))
+        told = [nvml.ask("result = " + ask.format(number)) for number in numbers]
+        assert [item["result"] for item in told if item["error"] is None] == profiles
+        assert {item["error"] for item in told} == {None, NOT_SUPPORTED}
 
 
 def test_processes_are_listed(double: NvmlDouble, nvml: Nvml) -> None:

@@ -5,18 +5,18 @@
 #include <string.h>
 #include <strings.h>
 
-#define TEXT_GETTER(name, field)                                                            \
+#define TEXT_GETTER(name, begin_call, text_of_call)                                       \
     EXPORT nvmlReturn_t nvml##name(nvmlDevice_t device, char *text, unsigned int length)    \
     {                                                                                       \
         struct call call;                                                                   \
-        if (begin(&call, F_##name, device) == NVML_SUCCESS)                                 \
-            call.result = copy_text(text, length, call.gpu->field);                         \
+        if (begin_call(&call, F_##name, device) == NVML_SUCCESS)                            \
+            call.result = copy_text(text, length, text_of_call);                            \
         return end(&call);                                                                  \
     }
 
-TEXT_GETTER(DeviceGetUUID, uuid)
-TEXT_GETTER(DeviceGetName, name)
-TEXT_GETTER(DeviceGetSerial, serial)
+TEXT_GETTER(DeviceGetUUID, begin_any, call.instance ? call.instance->uuid : call.gpu->uuid)
+TEXT_GETTER(DeviceGetName, begin_any, call.instance ? call.instance->name : call.gpu->name)
+TEXT_GETTER(DeviceGetSerial, begin, call.gpu->serial)
 GETTER(DeviceGetIndex, unsigned int, call.index)
 GETTER(DeviceGetMinorNumber, unsigned int, call.index)
 GETTER(DeviceGetBrand, unsigned int, call.gpu->brand)
@@ -24,16 +24,15 @@ GETTER(DeviceGetArchitecture, unsigned int, call.gpu->architecture)
 GETTER(DeviceGetPersistenceMode, unsigned int, call.gpu->persistence)
 GETTER(DeviceGetPerformanceState, unsigned int, call.gpu->performance_state)
 GETTER(DeviceGetFanSpeed, unsigned int, call.gpu->fan_percent)
-GETTER(DeviceGetMaxMigDeviceCount, unsigned int, 7)
-GETTER(DeviceIsMigDeviceHandle, unsigned int, 0)
 
-static nvmlReturn_t find(enum function function, unsigned int index, nvmlDevice_t *device)
+static nvmlReturn_t find(enum function function, unsigned int index, nvmlDevice_t found,
+                         nvmlDevice_t *device)
 {
     struct call call;
     if (index >= driver_state()->gpu_count)
         return NVML_ERROR_NOT_FOUND;
     if (begin_index(&call, function, index) == NVML_SUCCESS)
-        *device = driver_handle(index);
+        *device = found;
     return end(&call);
 }
 
@@ -50,9 +49,13 @@ EXPORT nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *de
     unsigned int index = 0;
     if (driver_state() == NULL)
         return NVML_ERROR_UNINITIALIZED;
+    nvmlDevice_t found = find_instance(uuid, &index);
+    if (found != NULL)
+        return find(F_DeviceGetHandleByUUID, index, found, device);
+    index = 0;
     while (index < driver_state()->gpu_count && strcmp(uuid, driver_state()->gpus[index].uuid) != 0)
         index++;
-    return find(F_DeviceGetHandleByUUID, index, device);
+    return find(F_DeviceGetHandleByUUID, index, driver_handle(index), device);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, nvmlDevice_t *device)
@@ -66,7 +69,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, nvmlDev
         if (strcasecmp(bus_id, own) == 0 || strcasecmp(bus_id, own + 4) == 0)
             break;
     }
-    return find(F_DeviceGetHandleByPciBusId_v2, index, device);
+    return find(F_DeviceGetHandleByPciBusId_v2, index, driver_handle(index), device);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, int *major, int *minor)
@@ -245,15 +248,6 @@ EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device,
 
 NO_PROCESSES(DeviceGetGraphicsRunningProcesses_v3)
 NO_PROCESSES(DeviceGetMPSComputeRunningProcesses_v3)
-
-EXPORT nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *current,
-                                         unsigned int *pending)
-{
-    struct call call;
-    if (begin(&call, F_DeviceGetMigMode, device) == NVML_SUCCESS)
-        *current = *pending = (unsigned int)call.gpu->mig_enabled;
-    return end(&call);
-}
 
 EXPORT nvmlReturn_t nvmlDeviceGetTotalEccErrors(nvmlDevice_t device, unsigned int error_type,
                                                 unsigned int counter_type,

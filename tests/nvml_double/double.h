@@ -25,6 +25,7 @@ typedef enum {
     NVML_ERROR_UNKNOWN = 999,
 } nvmlReturn_t;
 
+/* A GPU's handle, or that of a MIG instance of it. */
 typedef struct nvmlDevice *nvmlDevice_t;
 typedef __int128 wide;
 
@@ -33,6 +34,7 @@ struct call {
     enum function function;
     unsigned int index;
     struct gpu_state *gpu; /* NULL: the call concerns no GPU */
+    struct instance *instance; /* NULL: the call concerns the whole GPU */
     bool locked;
     nvmlReturn_t result;
 };
@@ -40,7 +42,10 @@ struct call {
 /* driver.c: initialisation, and what every call goes through (counting, hang, latency, faults). */
 struct state *driver_state(void);
 nvmlDevice_t driver_handle(unsigned int index);
+nvmlDevice_t instance_handle(unsigned int index, unsigned int number);
+/* Of whole GPUs only; begin_any also takes the handle of a MIG instance. */
 nvmlReturn_t begin(struct call *call, enum function function, nvmlDevice_t device);
+nvmlReturn_t begin_any(struct call *call, enum function function, nvmlDevice_t device);
 nvmlReturn_t begin_index(struct call *call, enum function function, unsigned int index);
 nvmlReturn_t begin_system(struct call *call, enum function function);
 nvmlReturn_t end(struct call *call);
@@ -75,6 +80,9 @@ uint64_t utilization_at(const struct gpu_state *gpu, int64_t t_ns);
 /* meter.c: what the sensor and the energy counter show. */
 unsigned int sensor_mw(const struct gpu_state *gpu, int64_t now_ns, bool average);
 nvmlReturn_t counter_mj(unsigned int index, int64_t now_ns, unsigned long long *value_mj);
+
+/* mig.c: where a UUID's handle is; NULL if no instance has it. */
+nvmlDevice_t find_instance(const char *uuid, unsigned int *index);
 
 /* control.c */
 unsigned int enforced_limit_mw(const struct gpu_state *gpu);

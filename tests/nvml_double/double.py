@@ -173,6 +173,7 @@ def _describe(gpu: DoubleGpu, profile: Profile) -> None:
     state.brand, state.architecture = profile.brand, profile.architecture
     state.compute_major, state.compute_minor = profile.compute_capability
     state.memory_total_bytes = profile.memory_gib << 30
+    state.compute_slices = profile.compute_slices
     state.temperature_c, state.persistence, state.clock_event_reasons = 34, 1, 0x1
     low_mw, default_mw, high_mw = (round(watts * 1000) for watts in profile.power_limits_w)
     state.power_limit_min_mw, state.power_limit_max_mw = low_mw, high_mw

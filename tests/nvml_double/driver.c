@@ -16,9 +16,11 @@
 
 struct nvmlDevice {
     unsigned int index;
+    unsigned int instance; /* of a handle in `instances` */
 };
 
 static struct nvmlDevice devices[MAX_GPUS];
+static struct nvmlDevice instances[MAX_GPUS * MAX_INSTANCES];
 static struct state *state;
 static int references;
 static pthread_mutex_t setup = PTHREAD_MUTEX_INITIALIZER;
@@ -33,6 +35,11 @@ struct state *driver_state(void)
 nvmlDevice_t driver_handle(unsigned int index)
 {
     return &devices[index];
+}
+
+nvmlDevice_t instance_handle(unsigned int index, unsigned int number)
+{
+    return &instances[index * MAX_INSTANCES + number];
 }
 
 int64_t monotonic_ns(void)
@@ -113,6 +120,8 @@ static nvmlReturn_t initialise(enum function function)
         state = map_state();
         for (unsigned int index = 0; index < MAX_GPUS; index++)
             devices[index].index = index;
+        for (unsigned int at = 0; at < MAX_GPUS * MAX_INSTANCES; at++)
+            instances[at] = (struct nvmlDevice){at / MAX_INSTANCES, at % MAX_INSTANCES};
     }
     if (state != NULL)
         __atomic_fetch_add(&state->calls[function], 1, __ATOMIC_RELAXED);
@@ -190,10 +199,25 @@ nvmlReturn_t begin_index(struct call *call, enum function function, unsigned int
     return call->result = fault(call->gpu, function, count);
 }
 
+nvmlReturn_t begin_any(struct call *call, enum function function, nvmlDevice_t device)
+{
+    bool whole = device >= devices && device < devices + MAX_GPUS;
+    bool part = device >= instances && device < instances + MAX_GPUS * MAX_INSTANCES;
+    begin_index(call, function, whole || part ? device->index : MAX_GPUS);
+    if (!part || call->result != NVML_SUCCESS)
+        return call->result;
+    call->instance = &call->gpu->instances[device->instance];
+    /* The instance may have been destroyed since the handle was given out. */
+    if (!call->gpu->mig_enabled || !call->instance->present)
+        call->result = NVML_ERROR_INVALID_ARGUMENT;
+    return call->result;
+}
+
 nvmlReturn_t begin(struct call *call, enum function function, nvmlDevice_t device)
 {
-    bool known = device >= devices && device < devices + MAX_GPUS;
-    return begin_index(call, function, known ? device->index : MAX_GPUS);
+    if (begin_any(call, function, device) == NVML_SUCCESS && call->instance != NULL)
+        call->result = NVML_ERROR_NOT_SUPPORTED;
+    return call->result;
 }
 
 nvmlReturn_t begin_system(struct call *call, enum function function)

@@ -22,6 +22,7 @@ from tests.nvml_double.layout import (
     MAX_PROCESSES,
     GpuState,
 )
+from tests.nvml_double.mig import describe
 from tests.nvml_double.state_file import StateFile
 
 NOT_SUPPORTED = 3
@@ -294,6 +295,16 @@ class DoubleGpu:
             for entry, (pid, memory_bytes) in zip(self.state.processes, processes, strict=False):
                 entry.pid, entry.memory_bytes = pid, memory_bytes
             self.state.process_count = len(processes)
+
+    def set_instances(self, profiles: Sequence[str]) -> list[str]:
+        """Split the card into these MIG instances ("3g.40gb"), and no others; return their UUIDs.
+
+        MIG mode has to be on; raises ``ValueError`` for more slices than the card has.
+        """
+        if not self.mig_enabled:
+            raise ValueError("MIG mode is off")
+        with self._file.writing(self.state):
+            return describe(self.state, profiles)
 
     def set_event_ns(self, field: int, value_ns: int) -> None:
         """Set a clock-event counter (field 74, 76, 269, 270 or 271), ns."""

@@ -8,9 +8,10 @@ import ctypes
 from typing import Annotated, TypeVar
 
 MAGIC = 0x4C424F445F4C4D4E  # "NML_DOBL" in a little-endian dump
-VERSION = 1
+VERSION = 2
 MAX_GPUS = 16
 MAX_PROCESSES = 32
+MAX_INSTANCES = 7
 MAX_MEMORY_CLOCKS = 8
 LOG_CAPACITY = 4096
 FOREVER_NS = 2**63 - 1
@@ -38,6 +39,9 @@ _FUNCTION_NAMES = """
     DeviceGetComputeRunningProcesses_v3 DeviceGetGraphicsRunningProcesses_v3
     DeviceGetMPSComputeRunningProcesses_v3
     DeviceGetMigMode DeviceGetMaxMigDeviceCount DeviceIsMigDeviceHandle
+    DeviceGetMigDeviceHandleByIndex DeviceGetDeviceHandleFromMigDeviceHandle
+    DeviceGetAttributes_v2 DeviceGetGpuInstanceId DeviceGetComputeInstanceId
+    DeviceGetGpuInstanceProfileInfo
     DeviceGetFanSpeed DeviceGetTotalEccErrors
 """
 FUNCTIONS = tuple(_FUNCTION_NAMES.split())
@@ -86,6 +90,20 @@ class Process(ctypes.Structure):
 
     pid: U64
     memory_bytes: U64
+
+
+@_structure
+class Instance(ctypes.Structure):
+    """A MIG instance: a part of a GPU, with a handle of its own."""
+
+    uuid: Text
+    name: Text
+    present: U64
+    gpu_instance_id: U64
+    compute_instance_id: U64
+    gpu_slices: U64
+    compute_slices: U64
+    memory_mib: U64
 
 
 @_structure
@@ -142,6 +160,8 @@ class GpuState(ctypes.Structure):
     persistence: U64
     performance_state: U64
     mig_enabled: U64
+    compute_slices: U64  # into which MIG can split it
+    instances: Annotated[ctypes.Array[Instance], Instance * MAX_INSTANCES]
     clock_event_reasons: U64
     event_ns: Annotated[ctypes.Array[ctypes.c_uint64], ctypes.c_uint64 * len(EVENT_FIELDS)]
 
@@ -208,6 +228,7 @@ _C_NAMES: dict[type, str] = {
     Breakpoint: "struct breakpoint",
     Step: "struct step",
     Process: "struct process",
+    Instance: "struct instance",
     LogEntry: "struct log_entry",
     GpuState: "struct gpu_state",
     State: "struct state",
@@ -222,6 +243,7 @@ def c_header() -> str:
         "STATE_VERSION": VERSION,
         "MAX_GPUS": MAX_GPUS,
         "MAX_PROCESSES": MAX_PROCESSES,
+        "MAX_INSTANCES": MAX_INSTANCES,
         "MAX_MEMORY_CLOCKS": MAX_MEMORY_CLOCKS,
         "LOG_CAPACITY": LOG_CAPACITY,
         "FIELD_COUNT": len(FIELDS),
@@ -232,7 +254,7 @@ def c_header() -> str:
     lines += [f"#define {name} {value}" for name, value in constants.items()]
     names = ", ".join(f"F_{name}" for name in FUNCTIONS)
     lines.append(f"enum function {{ {names}, FUNCTION_COUNT }};")
-    for structure in (Breakpoint, Step, Process, LogEntry, GpuState, State):
+    for structure in (Breakpoint, Step, Process, Instance, LogEntry, GpuState, State):
         lines.append(f"{_C_NAMES[structure]} {{")
         for name, hint in structure.__annotations__.items():
             kind = hint.__metadata__[0]

@@ -6,7 +6,7 @@ MS = 1_000_000  # ns
 BRAND_TESLA, BRAND_GEFORCE, BRAND_NVIDIA = 2, 5, 14
 PASCAL, VOLTA, AMPERE, ADA, HOPPER = 4, 5, 7, 8, 9
 
-_NO_MIG = ("nvmlDeviceGetMigMode", "nvmlDeviceGetMaxMigDeviceCount")
+_NO_MIG = ("nvmlDeviceGetMigMode",)
 _NO_MEMORY_LOCK = ("nvmlDeviceSetMemoryLockedClocks", "nvmlDeviceResetMemoryLockedClocks")
 _NO_SM_LOCK = ("nvmlDeviceSetGpuLockedClocks", "nvmlDeviceResetGpuLockedClocks")
 _NO_FAN = ("nvmlDeviceGetFanSpeed",)
@@ -33,6 +33,7 @@ class Profile:
     counter_period_ns: int | None  # None: no energy counter
     unsupported: tuple[str, ...] = ()
     unsupported_fields: tuple[int, ...] = ()
+    compute_slices: int = 7  # into which MIG can split it
 
 
 PROFILES = {

@@ -293,8 +293,8 @@ class _LoopListener:
     def sampled(self, samples: Sequence[Sample]) -> None:
         self._call(self._sampled, samples)
 
-    def contexts_seen(self, alive: Sequence[tuple[str, bool | None]]) -> None:
-        self._call(self._meter.contexts_seen, alive)
+    def states_seen(self, states: Sequence[tuple[DeviceInfo, bool | None]]) -> None:
+        self._call(self._meter.states_seen, states)
 
     def lost(self, uuid: str, reason: str) -> None:
         self._call(self._meter.lost, uuid, reason)

@@ -74,8 +74,22 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class MigInstance:
+    """A part of a card that MIG made: `compute_slices` of the card's."""
+
+    uuid: str
+    name: str
+    compute_slices: int
+    gpu_instance_id: int
+    compute_instance_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """A device as found when it was opened."""
+    """A device as found when it was opened; its MIG instances come and go.
+
+    `compute_slices` is into how many MIG can split the card; None where MIG is off.
+    """
 
     uuid: str
     index: int
@@ -83,6 +97,8 @@ class DeviceInfo:
     capabilities: Capabilities
     limits: Limits
     simulated: bool = False
+    instances: tuple[MigInstance, ...] = ()
+    compute_slices: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from greend.model import NS_PER_S, DeviceInfo, Sample
 
 log = logging.getLogger(__name__)
 
-CONTEXT_INTERVAL_NS = 10 * NS_PER_S
+STATE_INTERVAL_NS = 10 * NS_PER_S
 # How long until what is missing is looked for again, and what may have been added.
 RETRY_S, RESCAN_S = 5.0, 10.0
 
@@ -32,8 +32,8 @@ class FleetListener(Protocol):
     def sampled(self, samples: Sequence[Sample]) -> None:
         """Readings, one a device."""
 
-    def contexts_seen(self, alive: Sequence[tuple[str, bool | None]]) -> None:
-        """Whether a compute context lives on each device; None: it cannot tell."""
+    def states_seen(self, states: Sequence[tuple[DeviceInfo, bool | None]]) -> None:
+        """What devices are by now, and whether a compute context lives there; None: no telling."""
 
     def lost(self, uuid: str, reason: str) -> None:
         """A device is gone; it will be looked for."""
@@ -50,10 +50,10 @@ class Fleet:
             "sampler", lambda device: device.read(), listener.sampled, self._lose
         )
         # The list of processes costs milliseconds: it must not hold up the sampler.
-        self._contexts: Worker[tuple[str, bool | None]] = Worker(
-            "contexts",
-            lambda device: (device.info.uuid, device.context_alive()),
-            listener.contexts_seen,
+        self._states: Worker[tuple[DeviceInfo, bool | None]] = Worker(
+            "states",
+            lambda device: (device.renew(), device.context_alive()),
+            listener.states_seen,
             self._lose,
         )
         self._changed = threading.Condition()
@@ -77,7 +77,7 @@ class Fleet:
     def relieve(self) -> None:
         """Samples are overdue: a device that hangs must not delay the others."""
         self._sampler.relieve()
-        self._contexts.relieve()
+        self._states.relieve()
 
     @property
     def alive(self) -> bool:
@@ -92,7 +92,7 @@ class Fleet:
         deadline_s = time.monotonic() + timeout_s
         ended = [
             worker.stop(max(deadline_s - time.monotonic(), 0))
-            for worker in (self._sampler, self._contexts)
+            for worker in (self._sampler, self._states)
         ]
         if self._thread.is_alive():
             self._thread.join(max(deadline_s - time.monotonic(), 0))
@@ -107,7 +107,7 @@ class Fleet:
                 return
             self._present.discard(uuid)
             self._sampler.remove(uuid)
-            self._contexts.remove(uuid)
+            self._states.remove(uuid)
             self._changed.notify()
         self._listener.lost(uuid, reason)
 
@@ -158,4 +158,4 @@ class Fleet:
             self._known.add(uuid)
         self._listener.found(device.info)
         self._sampler.add(device, self._interval_ns)
-        self._contexts.add(device, CONTEXT_INTERVAL_NS)
+        self._states.add(device, STATE_INTERVAL_NS)

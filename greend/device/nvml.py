@@ -7,13 +7,14 @@ inferred from the architecture (FACTS.md).
 import logging
 import time
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pynvml
 
 from greend.device.protocol import DeviceLostError, DriverError
-from greend.model import NS_PER_S, Capabilities, DeviceInfo, Limits, Sample
+from greend.model import NS_PER_S, Capabilities, DeviceInfo, Limits, MigInstance, Sample
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,9 @@ _LOST = (
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
     pynvml.NVML_ERROR_RESET_REQUIRED,
 )
+
+# Of a card whose driver does not tell.
+USUAL_SLICES = 7
 
 # From a call that has worked before: the handle is no GPU's any more.
 _GONE = (*_LOST, pynvml.NVML_ERROR_INVALID_ARGUMENT)
@@ -84,6 +88,7 @@ class NvmlDevice:
         )
         self._limit = self._probe(pynvml.nvmlDeviceGetEnforcedPowerLimit)
         self._contexts = self._probe(pynvml.nvmlDeviceGetComputeRunningProcesses)
+        self._mig_mode = self._probe(pynvml.nvmlDeviceGetMigMode)
         self.info = DeviceInfo(
             uuid=uuid,
             index=index,
@@ -96,12 +101,12 @@ class NvmlDevice:
                 field_values=bool(self._fields),
                 # GH200's counter may cover the whole module (FACTS.md).
                 energy_scope="module" if "GH200" in name else "gpu",
-                mig=self._mig(),
                 clock_limits=self._supported_clocks() is not None,
                 power_limit=self._power_limits() is not None,
             ),
             limits=self._limits(),
         )
+        self.renew()
 
     # Reading
 
@@ -136,6 +141,22 @@ class NvmlDevice:
             slow.power_limit_mw,
             call_ns,
         )
+
+    def renew(self) -> DeviceInfo:
+        """See Device.renew; without MIG it takes one driver call."""
+        mode = self._ask(self._mig_mode)
+        mig = bool(mode and mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE)
+        able = self.info.capabilities
+        if mig != able.mig:  # only without MIG is utilization told
+            self._utilization = self._probe(pynvml.nvmlDeviceGetUtilizationRates)
+            able = replace(able, mig=mig, utilization=self._utilization is not None)
+        self.info = replace(
+            self.info,
+            capabilities=able,
+            instances=self._instances() if mig else (),
+            compute_slices=self._compute_slices() if mig else None,
+        )
+        return self.info
 
     def context_alive(self) -> bool | None:
         """See Device.context_alive."""
@@ -202,9 +223,18 @@ class NvmlDevice:
         self._field_ids = list(fields)
         return fields if pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION in fields else {}
 
-    def _mig(self) -> bool:
-        mode = self._ask(lambda: pynvml.nvmlDeviceGetMigMode(self._handle))
-        return bool(mode and mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE)
+    def _instances(self) -> tuple[MigInstance, ...]:
+        """The MIG instances; numbers may be free between those that are taken."""
+        count = self._ask(partial(pynvml.nvmlDeviceGetMaxMigDeviceCount, self._handle)) or 0
+        found = [self._ask(partial(_instance, self._handle, number)) for number in range(count)]
+        return tuple(instance for instance in found if instance is not None)
+
+    def _compute_slices(self) -> int:
+        """Into how many slices MIG can split the card: those of its largest instance."""
+        ask = partial(pynvml.nvmlDeviceGetGpuInstanceProfileInfo, self._handle, version=1)
+        numbers = range(pynvml.NVML_GPU_INSTANCE_PROFILE_COUNT)
+        profiles = [self._ask(partial(ask, number)) for number in numbers]
+        return max((info.sliceCount for info in profiles if info), default=USUAL_SLICES)
 
     def _supported_clocks(self) -> list[int] | None:
         memory = self._ask(lambda: pynvml.nvmlDeviceGetSupportedMemoryClocks(self._handle))
@@ -274,6 +304,17 @@ class NvmlDriver:
                 pynvml.nvmlShutdown()
             except pynvml.NVMLError as error:
                 log.debug("nvmlShutdown: %s", error)
+
+
+def _instance(card: Any, number: int) -> MigInstance:
+    handle = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(card, number)
+    return MigInstance(
+        uuid=pynvml.nvmlDeviceGetUUID(handle),
+        name=pynvml.nvmlDeviceGetName(handle),
+        compute_slices=pynvml.nvmlDeviceGetAttributes_v2(handle).computeInstanceSliceCount,
+        gpu_instance_id=pynvml.nvmlDeviceGetGpuInstanceId(handle),
+        compute_instance_id=pynvml.nvmlDeviceGetComputeInstanceId(handle),
+    )
 
 
 def _raise_if_lost(error: Any, lost: Container[int] = _LOST) -> None:

@@ -22,7 +22,7 @@ class Device(Protocol):
 
     @property
     def info(self) -> DeviceInfo:
-        """What was found when the device was opened."""
+        """What was found when the device was opened, or by `renew`."""
         ...
 
     def read(self) -> Sample:
@@ -31,6 +31,10 @@ class Device(Protocol):
         What the device cannot tell, or failed to tell this time, is None.
         Raises DeviceLostError when the device is gone.
         """
+        ...
+
+    def renew(self) -> DeviceInfo:
+        """Looks again at what may change: how MIG splits the device. Raises DeviceLostError."""
         ...
 
     def context_alive(self) -> bool | None:

@@ -80,6 +80,10 @@ class SimulatedDevice:
             power_limit_mw=self._info.limits.power_limit_mw,
         )
 
+    def renew(self) -> DeviceInfo:
+        """Nothing changes: a simulated GPU has no MIG."""
+        return self._info
+
     def context_alive(self) -> bool:
         """False: no process computes on a simulated GPU."""
         return False

@@ -157,11 +157,15 @@ class Meter:
                 log.exception("booking a sample of %s failed", sample.device)
             self._set_pace(device, now_ns)
 
-    def contexts_seen(self, alive: Sequence[tuple[str, bool | None]]) -> None:
-        """Whether a compute context lives on devices."""
-        for uuid, context_alive in alive:
+    def states_seen(self, states: Sequence[tuple[DeviceInfo, bool | None]]) -> None:
+        """What devices are by now, and whether a compute context lives there."""
+        for info, context_alive in states:
+            device = self.registry.devices[info.uuid]
+            if info.instances != device.info.instances:
+                log.info("%s has %d MIG instances now", info.uuid, len(info.instances))
+            device.info = info
             if context_alive is not None:
-                self.registry.devices[uuid].ledger.floor.context_alive = context_alive
+                device.ledger.floor.context_alive = context_alive
 
     @property
     def interval_ns(self) -> int:

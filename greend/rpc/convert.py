@@ -162,6 +162,17 @@ def device_to_message(device: MeteredDevice, now_ns: int, wall_offset_ns: int) -
         limits=_limits_to_message(limits, current_limit_mw),
         simulated=info.simulated,
         sample_age_s=device.sample_age_s(now_ns),
+        mig_instances=[
+            pb.MigInstance(
+                uuid=instance.uuid,
+                name=instance.name,
+                compute_slices=instance.compute_slices,
+                gpu_instance_id=instance.gpu_instance_id,
+                compute_instance_id=instance.compute_instance_id,
+            )
+            for instance in info.instances
+        ],
+        compute_slices=info.compute_slices,
     )
 
 

@@ -37,6 +37,9 @@ class Scripted:
             raise self.error
         return Sample(self.uuid, time.monotonic_ns())
 
+    def renew(self) -> DeviceInfo:
+        return self.info
+
     def context_alive(self) -> bool | None:
         return None
 

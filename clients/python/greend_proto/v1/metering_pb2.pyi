@@ -249,7 +249,7 @@ class StartWindowRequest(google.protobuf.message.Message):
     """The window that this one is a part of; empty: none."""
     @property
     def devices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """UUIDs; empty: all."""
+        """UUIDs of devices, of MIG instances, or both; empty: all devices."""
 
     @property
     def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
@@ -484,7 +484,7 @@ class WindowEvent(google.protobuf.message.Message):
         """Claims energy above the floor only inside iterations."""
         @property
         def devices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-            """UUIDs; empty: all."""
+            """UUIDs of devices, of MIG instances, or both; empty: all devices."""
 
         @property
         def tags(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:

@@ -6,7 +6,8 @@ The values that greend's services share.
 Conventions: units are in field names; instants are nanoseconds since the
 Unix epoch (`_unix_ns`) or of CLOCK_MONOTONIC (`_monotonic_ns`, meaningful
 within one boot of one host); a field that is unknown is absent, never 0;
-devices are named by UUID, an empty list of devices means all of them.
+devices are named by UUID, an empty list of devices means all of them. Windows
+may name MIG instances, too.
 """
 
 import builtins
@@ -36,6 +37,8 @@ class Device(google.protobuf.message.Message):
     LIMITS_FIELD_NUMBER: builtins.int
     SIMULATED_FIELD_NUMBER: builtins.int
     SAMPLE_AGE_S_FIELD_NUMBER: builtins.int
+    MIG_INSTANCES_FIELD_NUMBER: builtins.int
+    COMPUTE_SLICES_FIELD_NUMBER: builtins.int
     uuid: builtins.str
     """UUID, the key: "GPU-…" as NVML gives it."""
     index: builtins.int
@@ -56,6 +59,8 @@ class Device(google.protobuf.message.Message):
     """True for a device of `greend serve --simulate`."""
     sample_age_s: builtins.float
     """Time since its energy or power was last read; absent before the first reading."""
+    compute_slices: builtins.int
+    """Into how many compute slices MIG can split it; absent where MIG is off."""
     @property
     def capabilities(self) -> global___Capabilities:
         """What the device can tell, probed once."""
@@ -63,6 +68,10 @@ class Device(google.protobuf.message.Message):
     @property
     def limits(self) -> global___Limits:
         """Limits that the device has now and could be given."""
+
+    @property
+    def mig_instances(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MigInstance]:
+        """Its MIG instances, looked for every 10 s."""
 
     def __init__(
         self,
@@ -79,9 +88,13 @@ class Device(google.protobuf.message.Message):
         limits: global___Limits | None = ...,
         simulated: builtins.bool = ...,
         sample_age_s: builtins.float | None = ...,
+        mig_instances: collections.abc.Iterable[global___MigInstance] | None = ...,
+        compute_slices: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_context_floor_w", b"_context_floor_w", "_floor_w", b"_floor_w", "_sample_age_s", b"_sample_age_s", "capabilities", b"capabilities", "context_floor_w", b"context_floor_w", "floor_w", b"floor_w", "limits", b"limits", "sample_age_s", b"sample_age_s"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_context_floor_w", b"_context_floor_w", "_floor_w", b"_floor_w", "_sample_age_s", b"_sample_age_s", "capabilities", b"capabilities", "context_floor_w", b"context_floor_w", "floor_w", b"floor_w", "index", b"index", "limits", b"limits", "name", b"name", "sample_age_s", b"sample_age_s", "simulated", b"simulated", "state", b"state", "state_reason", b"state_reason", "state_since_unix_ns", b"state_since_unix_ns", "uuid", b"uuid"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_compute_slices", b"_compute_slices", "_context_floor_w", b"_context_floor_w", "_floor_w", b"_floor_w", "_sample_age_s", b"_sample_age_s", "capabilities", b"capabilities", "compute_slices", b"compute_slices", "context_floor_w", b"context_floor_w", "floor_w", b"floor_w", "limits", b"limits", "sample_age_s", b"sample_age_s"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_compute_slices", b"_compute_slices", "_context_floor_w", b"_context_floor_w", "_floor_w", b"_floor_w", "_sample_age_s", b"_sample_age_s", "capabilities", b"capabilities", "compute_slices", b"compute_slices", "context_floor_w", b"context_floor_w", "floor_w", b"floor_w", "index", b"index", "limits", b"limits", "mig_instances", b"mig_instances", "name", b"name", "sample_age_s", b"sample_age_s", "simulated", b"simulated", "state", b"state", "state_reason", b"state_reason", "state_since_unix_ns", b"state_since_unix_ns", "uuid", b"uuid"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_compute_slices", b"_compute_slices"]) -> typing.Literal["compute_slices"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_context_floor_w", b"_context_floor_w"]) -> typing.Literal["context_floor_w"] | None: ...
     @typing.overload
@@ -90,6 +103,40 @@ class Device(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_sample_age_s", b"_sample_age_s"]) -> typing.Literal["sample_age_s"] | None: ...
 
 global___Device = Device
+
+@typing.final
+class MigInstance(google.protobuf.message.Message):
+    """A part of a card that MIG made. Power and energy are known of the whole card only."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    UUID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    COMPUTE_SLICES_FIELD_NUMBER: builtins.int
+    GPU_INSTANCE_ID_FIELD_NUMBER: builtins.int
+    COMPUTE_INSTANCE_ID_FIELD_NUMBER: builtins.int
+    uuid: builtins.str
+    """UUID, the key: "MIG-…" as NVML gives it."""
+    name: builtins.str
+    """Product name with the instance's profile, "… MIG 3g.40gb"."""
+    compute_slices: builtins.int
+    """How many of the card's `compute_slices` it has."""
+    gpu_instance_id: builtins.int
+    """NVML's number of its GPU instance on the card."""
+    compute_instance_id: builtins.int
+    """NVML's number of its compute instance in the GPU instance."""
+    def __init__(
+        self,
+        *,
+        uuid: builtins.str = ...,
+        name: builtins.str = ...,
+        compute_slices: builtins.int = ...,
+        gpu_instance_id: builtins.int = ...,
+        compute_instance_id: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compute_instance_id", b"compute_instance_id", "compute_slices", b"compute_slices", "gpu_instance_id", b"gpu_instance_id", "name", b"name", "uuid", b"uuid"]) -> None: ...
+
+global___MigInstance = MigInstance
 
 @typing.final
 class Capabilities(google.protobuf.message.Message):
@@ -383,7 +430,7 @@ class DeviceEnergy(google.protobuf.message.Message):
     OWN_ACTIVE_ENERGY_J_FIELD_NUMBER: builtins.int
     DEVICE_ENERGY_J_FIELD_NUMBER: builtins.int
     device: builtins.str
-    """UUID of the device."""
+    """UUID of the device: of MIG instances, their card."""
     own_energy_j: builtins.float
     """The window's own energy on the device, without its descendants'."""
     own_idle_energy_j: builtins.float
@@ -504,13 +551,17 @@ class Window(google.protobuf.message.Message):
 
     @property
     def devices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """UUIDs of the devices that it runs on."""
+        """UUIDs of the devices that it runs on, and of MIG instances, as named at its
+        start. By an instance it claims energy of the card: `weight` times the
+        instance's part of the card's compute slices.
+        """
 
     @property
     def flags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """What to know of the figures: "short", "gap", "counter_reset", "late",
         "recovered", "abandoned", "partial", "floor_unknown",
-        "shared_with_untracked", "power_integrated", "simulated".
+        "shared_with_untracked", "power_integrated", "simulated", "mig" (energy is the
+        card's, by the compute slices of MIG instances).
         """
 
     @property
@@ -672,7 +723,9 @@ class WindowFilter(google.protobuf.message.Message):
 
     @property
     def devices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Windows on any of these devices; empty: on any."""
+        """Windows on any of these devices or MIG instances; empty: on any. A card also
+        means its instances.
+        """
 
     @property
     def states(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:

@@ -6,7 +6,8 @@ The values that greend's services share.
 Conventions: units are in field names; instants are nanoseconds since the
 Unix epoch (`_unix_ns`) or of CLOCK_MONOTONIC (`_monotonic_ns`, meaningful
 within one boot of one host); a field that is unknown is absent, never 0;
-devices are named by UUID, an empty list of devices means all of them.
+devices are named by UUID, an empty list of devices means all of them. Windows
+may name MIG instances, too.
 """
 
 import abc

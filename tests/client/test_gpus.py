@@ -43,7 +43,8 @@ def test_indices_uuids_and_beginnings_name_gpus(gpus: Any, uuids: tuple[str, ...
         ("", "NOT_FOUND", 'no GPU ""'),
         ("GPU-x", "NOT_FOUND", 'no GPU "GPU-x"'),
         ("GPU-bbbb", "INVALID_ARGUMENT", "several"),
-        ("MIG-1234", "INVALID_ARGUMENT", "MIG"),
+        ("MIG-1234", "NOT_FOUND", f"there are 0: {A}"),
+        ("0:1", "INVALID_ARGUMENT", "MIG"),
         ([], "INVALID_ARGUMENT", "no GPU"),
     ],
 )
@@ -106,10 +107,85 @@ def test_different_models_are_clear_by_uuid_or_all_together(listed: str) -> None
     assert set(resolve("auto", MIXED, environment(cuda=listed))) in ({D}, {A, B, C, D})
 
 
-@pytest.mark.parametrize("listed", ["MIG-GPU-aaaa/1/0", "0,MIG-1234"])
-def test_a_mig_instance_is_refused_with_what_to_do(listed: str) -> None:
-    with pytest.raises(GreendError, match="UUID of its GPU"):
-        resolve("auto", FOUR, environment(cuda=listed))
+LARGE, SMALL, OTHER = "MIG-1111-1", "MIG-2222-2", "MIG-3333-3"
+
+
+def split(index: int, uuid: str, *instances: tuple[str, int]) -> Device:
+    """A card with MIG instances, of the slices given."""
+    message = device(index, uuid)
+    message.compute_slices = 7
+    for number, (name, slices) in enumerate(instances):
+        message.mig_instances.add(
+            uuid=name,
+            name=f"H100 MIG {slices}g",
+            compute_slices=slices,
+            gpu_instance_id=number + 1,
+            compute_instance_id=0,
+        )
+    return Device.from_message(message)
+
+
+SPLIT = [FOUR[0], split(1, B, (LARGE, 3), (SMALL, 1)), split(2, C, (OTHER, 7))]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "uuids"),
+    [
+        (LARGE, (LARGE,)),
+        ("MIG-2", (SMALL,)),
+        ([SMALL, 0, LARGE], (SMALL, A, LARGE)),
+        (f"MIG-{B}/2/0", (SMALL,)),
+        (1, (B,)),  # the whole card
+    ],
+)
+def test_mig_instances_are_named_by_uuid_or_by_their_older_name(
+    gpus: Any, uuids: tuple[str, ...]
+) -> None:
+    assert resolve(gpus, SPLIT, {}) == uuids
+
+
+@pytest.mark.parametrize("gpus", ["MIG-", "MIG-4444", f"MIG-{B}/3/0", f"MIG-{B}/1/1", f"MIG-{A}"])
+def test_what_names_no_mig_instance_is_told_with_those_that_exist(gpus: str) -> None:
+    with pytest.raises(GreendError, match=f"1: {B}, {LARGE}, {SMALL}, 2: {C}") as error:
+        resolve(gpus, SPLIT, {})
+    assert error.value.code is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("listed", "uuids"),
+    [
+        (SMALL, (SMALL,)),
+        ("MIG-1", (LARGE,)),
+        (f"MIG-{C}/1/0", (OTHER,)),
+        # CUDA shows one instance, whatever else is listed.
+        (f"{LARGE},{SMALL}", (LARGE,)),
+        (f"{LARGE},{A}", (LARGE,)),
+        (f"{A},{LARGE}", (A,)),
+        ("0,MIG-1111", (A,)),
+    ],
+)
+def test_auto_follows_cuda_visible_devices_to_a_mig_instance(
+    listed: str, uuids: tuple[str, ...]
+) -> None:
+    assert resolve("auto", SPLIT, environment(cuda=listed)) == uuids
+
+
+@pytest.mark.parametrize("listed", [f"MIG-{A}/1/0", "MIG-4444,0"])
+def test_auto_with_a_mig_instance_that_is_unknown_is_an_error(listed: str) -> None:
+    with pytest.raises(GreendError, match="there are 0: GPU-aaaa-1, 1: ") as error:
+        resolve("auto", SPLIT, environment(cuda=listed))
+    assert error.value.code is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("shown", [frozenset(), frozenset({B}), frozenset({B, C})])
+def test_a_container_with_mig_instances_has_them_and_not_their_cards(
+    shown: frozenset[str],
+) -> None:
+    assert resolve("auto", SPLIT, environment(nvidia=SMALL), shown) == (SMALL,)
+    assert resolve("auto", SPLIT, environment(nvidia=f"{SMALL},{LARGE}"), shown) == (LARGE, SMALL)
+    assert resolve("auto", SPLIT, environment(nvidia=SMALL, cuda="0"), shown) == (SMALL,)
+    with pytest.raises(GreendError, match="no GPU"):
+        resolve("auto", SPLIT, environment(nvidia="MIG-4444"), shown)
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_the_thread_starts_with_the_first_window(address: str) -> None:
     ("arguments", "code"),
     [
         ({"gpus": [7]}, "NOT_FOUND"),
-        ({"gpus": "MIG-1"}, "INVALID_ARGUMENT"),
+        ({"gpus": "MIG-1"}, "NOT_FOUND"),
         ({"gpus": 1.5}, "INVALID_ARGUMENT"),
         ({"weight": "heavy"}, "INVALID_ARGUMENT"),
         ({"parent": 3}, "INVALID_ARGUMENT"),

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from greend_client._client import Client
 from greend_client._errors import GreendError, ResultUnavailable
-from greend_client._node import Device, Part, Sample, Status
+from greend_client._node import Device, MigInstance, Part, Sample, Status
 from greend_client._values import Group, LedgerRow, Phase, Statistics, WindowResult
 from greend_client._watch import Watch
 from greend_client._window import Window, current_window
@@ -36,6 +36,7 @@ __all__ = [
     "GreendError",
     "Group",
     "LedgerRow",
+    "MigInstance",
     "Part",
     "Phase",
     "ResultUnavailable",

@@ -10,12 +10,36 @@ from greend_proto.v1 import metering_pb2, types_pb2
 
 
 @dataclass(frozen=True, slots=True)
+class MigInstance:
+    """A part of a GPU that MIG made: ``compute_slices`` of those of its card.
+
+    ``device`` is the card's UUID. Energy is measured of the card only.
+    """
+
+    uuid: str
+    name: str | None
+    device: str
+    compute_slices: int
+    gpu_instance_id: int
+    compute_instance_id: int
+
+    @classmethod
+    def from_message(cls, message: types_pb2.MigInstance, device: str) -> "MigInstance":
+        """Return the value of a message; ``device`` is the card's UUID."""
+        return cls(
+            device=device,
+            **known(message, *(name for name in cls.__slots__ if name != "device")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """A GPU as the daemon knows it: ``uuid`` is its key, ``index`` is for people.
 
     ``state`` is "ok", "lost" or "hung", with ``state_reason`` saying why. The
     floors are its power with nobody working on it, without and with a live
-    compute context. ``sample_age_s`` is the time since it was last read.
+    compute context. ``sample_age_s`` is the time since it was last read. MIG can
+    split the card into ``compute_slices``; where it is off, that is None.
     """
 
     uuid: str
@@ -31,14 +55,20 @@ class Device:
     max_sm_clock_mhz: int | None
     simulated: bool
     sample_age_s: float | None
+    mig_instances: tuple[MigInstance, ...]
+    compute_slices: int | None
 
     @classmethod
     def from_message(cls, message: types_pb2.Device) -> "Device":
         """Return the value of a message."""
         limits = ("power_limit_w", "min_sm_clock_mhz", "max_sm_clock_mhz")
-        built = {"energy_counter", *limits}
+        built = {"energy_counter", "mig_instances", *limits}
         return cls(
             energy_counter=message.capabilities.energy_counter,
+            mig_instances=tuple(
+                MigInstance.from_message(instance, message.uuid)
+                for instance in message.mig_instances
+            ),
             **known(message.limits, *limits),
             **known(message, *(name for name in cls.__slots__ if name not in built)),
         )

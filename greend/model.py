@@ -35,6 +35,7 @@ class Flag(StrEnum):
     SHARED_WITH_UNTRACKED = "shared_with_untracked"
     POWER_INTEGRATED = "power_integrated"
     SIMULATED = "simulated"
+    MIG = "mig"
 
 
 class WindowState(StrEnum):
@@ -219,7 +220,8 @@ class Phase:
 class Window:
     """A tagged interval on one or more devices, as kept; instants are Unix ns.
 
-    `shares` holds what is known so far, by device; it is complete when the
+    `devices` are named as they were at the start; `cards` are those whose MIG instances are
+    among them. `shares` holds what is known so far, by device; it is complete when the
     state is FINAL. `phases` are in order of time and sum to its own energy; the first
     has no name where the window began before any phase. `bound` is on its own energy;
     None where nothing tells.
@@ -232,6 +234,7 @@ class Window:
     start_unix_ns: int
     weight: float = 1.0
     parent_id: str = ""
+    cards: tuple[str, ...] = ()
     # SHA-256 of the session's secret; empty without one.
     token_digest: bytes = b""
     stop_unix_ns: int | None = None

@@ -80,48 +80,55 @@ class ActiveWindows:
         checks.check_not_future(name, start_ns, now_ns)
         parent_id = parent_of(start)
         self._check_parent(window_id, parent_id)
-        devices = self._registry.select(start.devices, now_ns)
-        for device in devices:
-            _check_reach(device, name, start_ns, now_ns)
+        places = self._registry.select(start.devices, now_ns)
+        for place in places:
+            _check_reach(place.device, name, start_ns, now_ns)
         if len(self._active) >= self._most_open:
             raise ResourceExhausted(
                 f"{len(self._active)} windows are open or not final yet, the most that are allowed:"
                 " stop some first, or allow more ([metering] most_open_windows)"
             )
-        uuids = tuple(device.info.uuid for device in devices)
-        simulated = any(device.info.simulated for device in devices)
+        parts = {place.device.info.uuid: place.part for place in places}
+        cards = tuple(place.device.info.uuid for place in places if place.by_instance)
+        flags = {
+            Flag.SIMULATED: any(place.device.info.simulated for place in places),
+            Flag.MIG: bool(cards),
+        }
         active = ActiveWindow(
             Window(
                 window_id=window_id,
                 request_id=start.request_id,
                 tags=dict(start.tags),
-                devices=uuids,
+                devices=tuple(uuid for place in places for uuid in place.named),
                 start_unix_ns=start_ns + offset_ns,
                 weight=weight,
                 parent_id=parent_id,
+                cards=cards,
                 token_digest=token_digest(start.session_token),
-                flags=frozenset({Flag.SIMULATED} if simulated else ()),
+                flags=frozenset(flag for flag, holds in flags.items() if holds),
                 iteration_driven=start.iteration_driven,
             ),
             start_ns,
-            awaited=set(uuids),
+            awaited=set(parts),
+            parts=parts,
             claim_id=f"{window_id}#{next(self._claims)}",
         )
-        self._claim(active, devices)
+        self._claim(active)
         return active
 
-    def _claim(self, active: ActiveWindow, devices: Iterable[MeteredDevice]) -> None:
+    def _claim(self, active: ActiveWindow) -> None:
         window = active.window
         self._active[window.window_id] = active
         parent = self._active.get(window.parent_id)
         if parent is not None and not parent.final:
             parent.children.add(window.window_id)
         parent_claim_id = parent.claim_id if parent is not None else ""
-        for device in devices:
+        for uuid, part in active.parts.items():
+            device = self._registry.devices[uuid]
             device.ledger.start(
                 active.claim_id,
                 active.start_ns,
-                window.weight,
+                window.weight * part,
                 parent_claim_id,
                 iteration_driven=window.iteration_driven,
             )
@@ -134,7 +141,7 @@ class ActiveWindows:
         if parent is not None:
             parent.children.discard(active.window.window_id)
             self._aside += self._complete(parent)
-        for uuid in active.window.devices:
+        for uuid in active.parts:
             self._registry.devices[uuid].ledger.stop(active.claim_id, active.start_ns)
 
     def end(self, active: ActiveWindow, stop_ns: int | None, name: str = "monotonic_ns") -> None:
@@ -155,7 +162,8 @@ class ActiveWindows:
         checks.check_weight(weight)
         self._check_within(active, at_ns)
         for uuid in active.awaited:
-            self._registry.devices[uuid].ledger.reweigh(active.claim_id, at_ns, weight)
+            claimed = weight * active.parts[uuid]
+            self._registry.devices[uuid].ledger.reweigh(active.claim_id, at_ns, claimed)
 
     def begin_phase(self, active: ActiveWindow, at_ns: int, name: str) -> None:
         """A phase of a window begins; the one before ends."""

@@ -6,13 +6,13 @@ import binascii
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from greend.errors import GreendError, InvalidArgument
 from greend.metering.checks import MOST_TAGS, check_key, check_tags
-from greend.metering.registry import DeviceRegistry, check_devices
+from greend.metering.registry import MOST_DEVICES, DeviceRegistry, check_devices
 from greend.metering.summary import Group, summarize
 from greend.model import NS_PER_S, Window, WindowState
 from greend.store.reader import Key, StoreReader, WindowQuery
@@ -139,15 +139,31 @@ class Query:
                 raise InvalidArgument(f"states: {state!r} is none of {', '.join(states)}")
         check_tags(query.tags)
         _check_interval(query.since_unix_ns, query.until_unix_ns)
-        await self._check_devices(query.devices)
+        known = await self._known(query.devices)
+        unknown = [uuid for uuid in dict.fromkeys(query.devices) if uuid not in known]
+        # A MIG instance that was destroyed has history, too.
+        destroyed = [uuid for uuid in unknown[:MOST_DEVICES] if await self._has_windows(uuid)]
+        check_devices(query.devices, known | dict.fromkeys(destroyed))
+
+    async def _has_windows(self, uuid: str) -> bool:
+        query = WindowQuery(devices=[uuid])
+        found = await _read(
+            lambda given_up: self._reader.windows(query, limit=1, given_up=given_up)
+        )
+        return bool(found)
 
     async def _check_devices(self, uuids: Sequence[str]) -> None:
-        known: Collection[str] = self._registry.devices
+        instances = self._registry.cards().keys() - self._registry.devices.keys()
+        known = await self._known(uuids)
+        check_devices(uuids, [uuid for uuid in known if uuid not in instances])
+
+    async def _known(self, uuids: Sequence[str]) -> dict[str, None]:
+        """Devices and MIG instances, those of former runs among them if they are asked for."""
+        known = dict.fromkeys(self._registry.cards())
         if not all(uuid in known for uuid in uuids):
             # A device of a former run has history, too, but no place in the registry.
-            stored = [record.uuid for record in await asyncio.to_thread(self._reader.devices)]
-            known = dict.fromkeys((*known, *stored))
-        check_devices(uuids, known)
+            known |= {record.uuid: None for record in await asyncio.to_thread(self._reader.devices)}
+        return known
 
 
 async def _read(read: Callable[[threading.Event], Result]) -> Result:
@@ -175,7 +191,7 @@ def matches(query: WindowQuery, window: Window) -> bool:
         and (query.until_unix_ns is None or window.start_unix_ns < query.until_unix_ns)
         and all(window.tags.get(key) == value for key, value in query.tags.items())
         and query.request_id in (None, window.request_id)
-        and (not query.devices or not set(query.devices).isdisjoint(window.devices))
+        and (not query.devices or not set(query.devices).isdisjoint(window.devices + window.cards))
         and (not query.states or window.state in query.states)
     )
 

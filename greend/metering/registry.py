@@ -1,7 +1,7 @@
 """Devices as the meter knows them: their ledger, their health, their pace."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from greend.energy.ledger import DeviceLedger
@@ -55,6 +55,23 @@ class MeteredDevice:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A device on which a window runs: all of it, or the MIG instances that were named.
+
+    `part` is their part of its compute slices.
+    """
+
+    device: MeteredDevice
+    named: tuple[str, ...]
+    part: float = 1.0
+
+    @property
+    def by_instance(self) -> bool:
+        """Whether MIG instances were named."""
+        return any(uuid != self.device.info.uuid for uuid in self.named)
+
+
 @dataclass(slots=True)
 class DeviceRegistry:
     """The devices of this run, by UUID."""
@@ -65,24 +82,36 @@ class DeviceRegistry:
     missing: list[str] = field(default_factory=list)
     begin_ns: int = field(default_factory=time.monotonic_ns)
 
-    def select(self, uuids: Sequence[str], now_ns: int) -> list[MeteredDevice]:
-        """The devices named, or all that answer; in NVML's order.
+    def select(self, uuids: Sequence[str], now_ns: int) -> list[Place]:
+        """Where a window runs that names devices and MIG instances; in NVML's order.
 
-        Raises NotFound for an unknown one, Unavailable for one that does not answer.
+        If it names none, all devices that answer. Raises NotFound for an unknown one,
+        Unavailable for one that does not answer.
         """
         if not uuids:
             answering = [item for item in self.devices.values() if item.state(now_ns)[0] == "ok"]
             if not answering:
                 raise self._unavailable(now_ns)
-            return sorted(answering, key=lambda item: item.info.index)
-        if (self.driver_error or not self.devices) and not self.devices.keys() >= set(uuids):
+            return _places({item.info.uuid: [item.info.uuid] for item in answering}, self.devices)
+        cards = self.cards()
+        if (self.driver_error or not self.devices) and not cards.keys() >= set(uuids):
             raise self._unavailable(now_ns)  # nobody can tell whether there are such
-        chosen = self._found(uuids)
-        for item in chosen:
-            state, reason = item.state(now_ns)
+        check_devices(uuids, cards)
+        named: dict[str, list[str]] = {}
+        for uuid in dict.fromkeys(uuids):
+            named.setdefault(cards[uuid], []).append(uuid)
+        for uuid in named:
+            state, reason = self.devices[uuid].state(now_ns)
             if state != "ok":
-                raise Unavailable(f"device {item.info.uuid} is {state}: {reason}")
-        return sorted(chosen, key=lambda item: item.info.index)
+                raise Unavailable(f"device {uuid} is {state}: {reason}")
+        return _places(named, self.devices)
+
+    def cards(self) -> dict[str, str]:
+        """The device that each UUID is on: its own, and those of its MIG instances now."""
+        cards = {uuid: uuid for uuid in self.devices}
+        for uuid, item in self.devices.items():
+            cards.update((instance.uuid, uuid) for instance in item.info.instances)
+        return cards
 
     def _unavailable(self, now_ns: int) -> Unavailable:
         last_ns = max((item.measured_ns for item in self.devices.values()), default=self.begin_ns)
@@ -101,6 +130,21 @@ class DeviceRegistry:
     def _found(self, uuids: Sequence[str]) -> list[MeteredDevice]:
         check_devices(uuids, self.devices)
         return [self.devices[uuid] for uuid in dict.fromkeys(uuids)]
+
+
+def _places(named: Mapping[str, list[str]], devices: Mapping[str, MeteredDevice]) -> list[Place]:
+    places = [
+        Place(devices[card], tuple(uuids), _part(devices[card].info, uuids))
+        for card, uuids in named.items()
+    ]
+    return sorted(places, key=lambda place: place.device.info.index)
+
+
+def _part(card: DeviceInfo, uuids: Collection[str]) -> float:
+    if card.uuid in uuids or card.compute_slices is None:
+        return 1.0
+    slices = sum(item.compute_slices for item in card.instances if item.uuid in uuids)
+    return min(slices / card.compute_slices, 1.0)
 
 
 def check_devices(uuids: Sequence[str], known: Collection[str]) -> None:

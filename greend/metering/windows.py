@@ -28,6 +28,8 @@ class ActiveWindow:
     window: Window
     start_ns: int
     awaited: set[str]
+    # Of each device, the part on which it runs: its weight there is so much of its own.
+    parts: Mapping[str, float]
     # How the ledgers know it: unlike the window's id, never used again.
     claim_id: str = ""
     stop_ns: int | None = None

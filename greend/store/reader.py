@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, Select, and_, func, or_, select, tuple_
+from sqlalchemy import Engine, Exists, Select, and_, func, or_, select, tuple_
 from sqlalchemy import exists as sql_exists
+from sqlalchemy.orm import InstrumentedAttribute
 
 from greend.model import AMOUNTS, Booking, Bound, DeviceRecord, Window, WindowState
 from greend.store.engine import reading
@@ -181,10 +182,15 @@ def where(statement: Select[Any], query: WindowQuery) -> Select[Any]:
     if query.request_id is not None:
         statement = statement.where(WindowRow.request_id == query.request_id)
     if query.devices:
-        device = func.json_each(WindowRow.devices).table_valued("value")
         statement = statement.where(
-            sql_exists(select(device.c.value).where(device.c.value.in_(query.devices)))
+            or_(_among(WindowRow.devices, query.devices), _among(WindowRow.cards, query.devices))
         )
     if query.states:
         statement = statement.where(WindowRow.state.in_(query.states))
     return statement
+
+
+def _among(column: InstrumentedAttribute[list[Any]], uuids: Sequence[str]) -> Exists:
+    """Whether a list of UUIDs has any of these."""
+    listed = func.json_each(column).table_valued("value")
+    return sql_exists(select(listed.c.value).where(listed.c.value.in_(uuids)))

@@ -33,6 +33,7 @@ def window_to_row(window: Window) -> dict[str, Any]:
         "state": str(window.state),
         "weight": window.weight,
         "parent_id": window.parent_id,
+        "cards": json.dumps(window.cards),
         "token_digest": window.token_digest,
         "prompt_tokens": window.usage.prompt_tokens,
         "cached_tokens": window.usage.cached_tokens,
@@ -67,6 +68,7 @@ def row_to_window(row: Mapping[str, Any]) -> Window:
         state=WindowState(row["state"]),
         weight=row["weight"],
         parent_id=row["parent_id"],
+        cards=tuple(row["cards"]),
         token_digest=row["token_digest"],
         usage=Usage(
             row["prompt_tokens"],

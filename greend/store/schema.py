@@ -33,6 +33,8 @@ class WindowRow(Base):
     state: Mapped[str] = mapped_column(index=True)
     weight: Mapped[float]
     parent_id: Mapped[str]
+    # Those whose MIG instances are among `devices`.
+    cards: Mapped[list[Any]] = mapped_column(server_default="[]")
     # SHA-256 of the session's secret; empty without one.
     token_digest: Mapped[bytes] = mapped_column(LargeBinary)
     prompt_tokens: Mapped[int | None]

@@ -39,7 +39,7 @@ def test_migrations_make_the_schema_that_the_code_uses(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_windows_of_before_there_were_phases_and_bounds_come_along(tmp_path: Path) -> None:
+def test_windows_of_before_there_were_phases_bounds_and_mig_come_along(tmp_path: Path) -> None:
     path = tmp_path / "greend.db"
     engine = open_engine(path)
     with engine.begin() as connection:
@@ -56,8 +56,8 @@ def test_windows_of_before_there_were_phases_and_bounds_come_along(tmp_path: Pat
         )
     migrate(engine)
     reader = StoreReader(engine)
-    window = reader.window("w")
-    assert window is not None
+    (window,) = reader.windows(WindowQuery(devices=["GPU-1"]), limit=2)
+    assert (window.devices, window.cards) == (("GPU-1",), ())
     assert (window.shares["GPU-1"].own_mj, window.usage.output_tokens) == (3.0, 7)
     assert (window.phases, window.iteration_driven) == ((), False)
     assert window.bound is None, "unknown, not 0"

@@ -47,7 +47,9 @@ def _device(info: DeviceInfo, say: Findings) -> Iterator[Finding]:
         yield say.info(f"GPU {info.index}: its counter may cover the whole module, CPU included")
     if able.mig:
         yield say.info(
-            f"GPU {info.index}: MIG is on; energy is the whole card's, and no utilization is told"
+            f"GPU {info.index}: MIG is on; energy is the whole card's, and windows on its"
+            f" instances ({len(info.instances)} now) share by compute slices; no utilization is"
+            " told"
         )
     elif not able.utilization:
         yield say.info(

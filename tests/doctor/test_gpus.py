@@ -66,11 +66,14 @@ def test_a_gpu_that_tells_nothing_is_an_error(doctor: Doctor, tmp_path: Path) ->
 def test_mig_and_missing_utilization_are_told(doctor: Doctor, tmp_path: Path) -> None:
     with NvmlDouble(tmp_path, ["a100", "a100"]) as double:
         double.gpus[0].mig_enabled = 1
+        double.gpus[0].set_instances(["3g.40gb", "1g.10gb"])
         double.gpus[1].fail("nvmlDeviceGetUtilizationRates")
         double.gpus[1].persistence = 0
         doctor.environment = double.environment
         report = doctor.report()
-    assert report.one("devices", "GPU 0: MIG is on")["level"] == "info"
+    mig = report.one("devices", "GPU 0: MIG is on")
+    assert mig["level"] == "info"
+    assert "(2 now)" in mig["found"]
     assert report.one("devices", "GPU 1 tells no utilization")["level"] == "info"
     assert "off on GPU 1:" in report.one("driver", "persistence mode")["found"]
     assert report.status == 0

@@ -132,6 +132,19 @@ def test_the_daemons_own_words_are_shown(address: str, greenctl: Run, daemon: Me
     assert greenctl("devices", code=1).stderr == "greenctl: no driver since 12:00\n"
 
 
+def test_devices_shows_mig_instances(greenctl: Run, daemon: MemoryDaemon, address: str) -> None:
+    assert "MIG" not in greenctl("devices").stdout
+    uuid = "MIG-11111111-0000-5000-8000-000000000000"
+    daemon.devices[1].compute_slices = 7
+    daemon.devices[1].mig_instances.add(uuid=uuid, name="H100 MIG 3g.40gb", compute_slices=3)
+    line = greenctl("devices").stdout.splitlines()[-1]
+    assert line.split() == ["1", "H100", "MIG", "3g.40gb", uuid, "3/7"]
+    document = json.loads(greenctl("devices", "--json").stdout)
+    assert document["devices"][1]["mig_instances"][0]["uuid"] == uuid
+    assert document["devices"][1]["mig_instances"][0]["compute_slices"] == 3
+    assert document["devices"][0]["mig_instances"] == []
+
+
 def test_devices_shows_the_gpus_and_why_one_is_not_well(
     address: str, greenctl: Run, daemon: MemoryDaemon
 ) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from greenctl.formats import UNKNOWN, duration, instant, joules, number, plain, short_ids
-from greend_client import Device, LedgerRow, WindowResult
+from greend_client import Device, LedgerRow, MigInstance, WindowResult
 
 BALANCE = 1e-9
 """How far, relative to what was measured, bookings may be from adding up."""
@@ -178,6 +178,23 @@ def device_columns(devices: Sequence[Device]) -> list[Column]:
         column("limit W", lambda d: number(d.power_limit_w), 4),
         column("SM clock MHz", _clocks, 5),
         column("energy by", lambda d: "counter" if d.energy_counter else "power", 3, least=9),
+    ]
+
+
+def instance_columns(devices: Sequence[Device]) -> list[Column]:
+    """Return the columns of a table of devices' MIG instances."""
+    listed = [(device, instance) for device in devices for instance in device.mig_instances]
+
+    def column(
+        title: str, cell: Callable[[Device, MigInstance], str], rank: int = 0, least: int = 0
+    ) -> Column:
+        return Column(title, [cell(device, instance) for device, instance in listed], rank, least)
+
+    return [
+        column("index", lambda d, _: str(d.index)),
+        column("MIG instance", lambda _, i: plain(i.name or UNKNOWN), 2, least=12),
+        column("uuid", lambda _, i: plain(i.uuid), 0, least=14),
+        column("slices", lambda d, i: f"{i.compute_slices}/{number(d.compute_slices)}", 1),
     ]
 
 

@@ -30,7 +30,8 @@ def _gpus(context: click.Context, parameter: click.Parameter, given: str) -> str
     default="auto",
     callback=_gpus,
     metavar="GPUS",
-    help='Indices or UUIDs with commas between; "auto" (default): those it can see.',
+    help='Indices or UUIDs (MIG instances\', too) with commas between; "auto" (default): those it'
+    " can see.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard error.")
 @click.option("--output", type=click.File("w", lazy=False), help="Write the result as JSON there.")

@@ -63,7 +63,7 @@ def _status(client: "Client", wait_s: float | None) -> "metering_pb2.GetStatusRe
 @click.command()
 @reading
 def devices(as_json: bool, address: str | None) -> None:
-    """Show the GPUs and how they are."""
+    """Show the GPUs and how they are, and their MIG instances."""
     with open_client(address) as client:
         from greend_client import Device
         from greend_proto.v1 import metering_pb2
@@ -79,3 +79,6 @@ def devices(as_json: bool, address: str | None) -> None:
         from greenctl import tables
 
         tables.show(tables.device_columns(found), tables.device_notes(found))
+        if any(device.mig_instances for device in found):
+            click.echo()
+            tables.show(tables.instance_columns(found))

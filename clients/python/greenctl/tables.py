@@ -192,7 +192,8 @@ def instance_columns(devices: Sequence[Device]) -> list[Column]:
 
     return [
         column("index", lambda d, _: str(d.index)),
-        column("MIG instance", lambda _, i: plain(i.name or UNKNOWN), 2, least=12),
+        # The card's name, which the table of devices has, and the instance's profile.
+        column("MIG instance", lambda _, i: plain((i.name or UNKNOWN).split(" MIG ")[-1]), 2, 12),
         column("uuid", lambda _, i: plain(i.uuid), 0, least=14),
         column("slices", lambda d, i: f"{i.compute_slices}/{number(d.compute_slices)}", 1),
     ]

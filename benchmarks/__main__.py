@@ -6,6 +6,7 @@ import time
 
 PARTS = {
     "accuracy": "isolated windows beside the truth",
+    "ledger": "a start or stop with 10 to 10 000 windows open on each of 8 devices",
     "cost": "CPU, wake-ups and memory beside bare loops of the same reads; 20 minutes",
     "scrape": "a Prometheus scrape of 8 devices at the bound on series",
     "history": "StartWindow while 500 MB of history are backed up and pruned",

@@ -190,6 +190,9 @@ class FloorEstimator:
         """Power above the floor lately drawn while no window was open; 0 if that is long ago."""
         seen = self._background.estimate(now_ns, RECENT_BACKGROUND_NS)
         floor = self._floors[self.context_alive].value
-        if seen is None or floor is None or seen.value < max(seen.error, LEAST_BACKGROUND * floor):
+        if seen is None or floor is None:
             return NO_BACKGROUND
+        if seen.value < max(seen.error, LEAST_BACKGROUND * floor):
+            # Noise, or bursts that hardly began: none is taken off, and some may be there.
+            return Estimate(0.0, max(seen.value, 0.0) + seen.error, seen.scatter)
         return seen

@@ -135,10 +135,10 @@ class DeviceLedger:
         `stop_ns` is after `start_ns`. Who has no claim here is left out.
         """
         costs = {key: cost for key, cost in costs.items() if key in self._claims}
-        if not costs:
+        cost_sum = sum(costs.values())
+        if not cost_sum:
             return
         closed_ns = self.timeline.closed_until_ns
-        cost_sum = sum(costs.values())
         if closed_ns is not None and start_ns < closed_ns:
             parts = [(self._claims[key], cost / cost_sum) for key, cost in costs.items()]
             for claim, _ in parts:
@@ -211,8 +211,10 @@ class DeviceLedger:
             None if floor is None else floor.value,
             background.value,
         )
-        placement = Placement(step, shaped, floor, background, occupied_ns)
         times_ns = dict(sharing.times_ns)
+        placement = Placement(
+            step, shaped, floor, background, occupied_ns, by_iterations=None not in times_ns
+        )
         factors = self._model.factors(times_ns, shaped.rest, shaped.highest)
         settled = sharing.end_step(
             placement.rates(factors) if placed else unplaced(self._last_mean),

@@ -26,6 +26,8 @@ class Placement:
     floor: Estimate | None
     background: Estimate
     occupied_ns: int
+    # All that occupied it were iterations.
+    by_iterations: bool = False
 
     @property
     def occupied(self) -> float:
@@ -69,7 +71,8 @@ class Placement:
                 step.start_error_ns * (working if at_begin else idle),
                 step.end_error_ns * (working if at_end else idle),
             ),
-            placing_mj=model.variation(self.waiting) * rest_mj,
+            # Outside iterations their windows claim nothing: who waits is known.
+            placing_mj=model.variation(0.0 if self.by_iterations else self.waiting) * rest_mj,
             splitting_mj=unequal * rest_mj,
             noise_mj=sqrt(bursts_mj**2 + step.noise_mj**2),
             idle_noise_mj=scatter * step.duration_ns * sqrt(max(1 - self.occupied, 0.0)),

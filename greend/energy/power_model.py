@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from math import log2, sqrt
 
 # What is seen of power within a step is never told better than to this (1 σ, relative).
-LEAST_VARIATION = 0.05
+LEAST_VARIATION = 0.12
 # Without utilization nobody knows how much of the time the device waited.
 UNKNOWN_WAITING = 0.25
 # Utilization comes late: a device that begins to work seems to wait.

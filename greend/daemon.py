@@ -123,7 +123,7 @@ async def _serve(
         remembered=remembered,
         clock=clock,
     )
-    active.set_pace = meter.set_pace
+    active.catch_up, active.set_pace = meter.catch_up, meter.set_pace
     sessions = Sessions(active, writer, reader, set_lateness=meter.set_lateness)
     listener.connect(meter, pulse)
     query = Query(reader, registry, windows.current, meter.flush)

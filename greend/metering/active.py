@@ -25,6 +25,7 @@ class ActiveWindows:
     """
 
     def __init__(self, registry: DeviceRegistry, clock: Clock, *, most_open: int = 100_000) -> None:
+        self.catch_up: Callable[[MeteredDevice], None] = lambda device: None
         self.set_pace: Callable[[MeteredDevice], None] = lambda device: None
         self.finals: Feed[Window] = Feed()
         self._registry = registry
@@ -82,6 +83,7 @@ class ActiveWindows:
         self._check_parent(window_id, parent_id)
         places = self._registry.select(start.devices, now_ns)
         for place in places:
+            self.catch_up(place.device)
             _check_reach(place.device, name, start_ns, now_ns)
         if len(self._active) >= self._most_open:
             raise ResourceExhausted(

@@ -146,16 +146,25 @@ class Meter:
         now_ns, offset_ns = self._clock.monotonic_ns(), self._clock.offset_ns
         for sample in samples:
             device = self.registry.devices[sample.device]
-            device.latest = sample
+            before, device.latest = device.latest, sample
             if sample.energy_mj is not None or sample.power_mw is not None:
                 device.measured_ns = sample.monotonic_ns
             self._samples.publish(sample)
-            try:
-                device.ledger.add(sample)
-                self._close(device, now_ns, offset_ns)
-            except Exception:  # one bad device is one bad device
-                log.exception("booking a sample of %s failed", sample.device)
+            device.put_off.append(sample)
+            # A counter that stands still must be found silent in time.
+            advanced = before is not None and sample.energy_mj != before.energy_mj
+            if not advanced or not self._at_rest(device):
+                self._book(device, now_ns, offset_ns)
             self._set_pace(device, now_ns)
+
+    def catch_up(self, device: MeteredDevice) -> None:
+        """Books the samples that were put off, as of the last: before anything depends on them.
+
+        While no window is open on a device its samples are booked many at a time, which
+        costs far less than one a second: code and data are cold by then.
+        """
+        if device.put_off:
+            self._book(device, device.put_off[-1].monotonic_ns, self._clock.offset_ns)
 
     def states_seen(self, states: Sequence[tuple[DeviceInfo, bool | None]]) -> None:
         """What devices are by now, and whether a compute context lives there."""
@@ -164,8 +173,10 @@ class Meter:
             if info.instances != device.info.instances:
                 log.info("%s has %d MIG instances now", info.uuid, len(info.instances))
             device.info = info
-            if context_alive is not None:
-                device.ledger.floor.context_alive = context_alive
+            floor = device.ledger.floor
+            if context_alive is not None and context_alive != floor.context_alive:
+                self.catch_up(device)
+                floor.context_alive = context_alive
 
     @property
     def interval_ns(self) -> int:
@@ -178,11 +189,8 @@ class Meter:
         now_ns, offset_ns = self._clock.monotonic_ns(), self._clock.offset_ns
         for device in self.registry.devices.values():
             if now_ns - device.measured_ns < NS_PER_S:
-                continue  # closed with its samples
-            try:
-                self._close(device, now_ns, offset_ns)
-            except Exception:  # one bad device is one bad device
-                log.exception("closing the steps of %s failed", device.info.uuid)
+                continue  # booked with its samples, or put off
+            self._book(device, now_ns, offset_ns)
         busy = any(device.ledger.busy for device in self.registry.devices.values())
         if now_ns - self._flushed_ns >= (FLUSH_NS if busy else IDLE_FLUSH_NS):
             self.flush()
@@ -190,6 +198,7 @@ class Meter:
     def collect(self) -> None:
         """Hands what was booked to the saver; it is written with the next flush."""
         for device in self.registry.devices.values():
+            self.catch_up(device)
             self._saver.add((), device.ledger.take_bookings())
 
     def flush(self) -> "asyncio.Future[object]":
@@ -241,13 +250,22 @@ class Meter:
             for device in watched:
                 device.watchers -= 1
 
-    def _close(self, device: MeteredDevice, now_ns: int, offset_ns: int) -> None:
-        settled = device.ledger.close(now_ns, self._lateness_ns, offset_ns)
-        finals = self._windows.settled(device, settled)
-        if finals:
-            # With their minutes, so that windows and ledger agree in every commit.
-            self._saver.add(finals, device.ledger.take_bookings())
-            self._saver.save()
+    def _at_rest(self, device: MeteredDevice) -> bool:
+        return device.interval_ns >= self.settings.slow_interval_ns and not device.ledger.busy
+
+    def _book(self, device: MeteredDevice, now_ns: int, offset_ns: int) -> None:
+        samples, device.put_off = device.put_off, []
+        try:
+            for sample in samples:
+                device.ledger.add(sample)
+            settled = device.ledger.close(now_ns, self._lateness_ns, offset_ns)
+            finals = self._windows.settled(device, settled)
+            if finals:
+                # With their minutes, so that windows and ledger agree in every commit.
+                self._saver.add(finals, device.ledger.take_bookings())
+                self._saver.save()
+        except Exception:  # one bad device is one bad device
+            log.exception("booking samples of %s failed", device.info.uuid)
 
 
 def _floors(record: DeviceRecord | None) -> dict[bool, float]:

@@ -29,6 +29,8 @@ class MeteredDevice:
     found_ns: int = 0
     # The last reading of energy or power; silence since then is a failure.
     measured_ns: int = 0
+    # Samples that are not booked yet (Meter.catch_up).
+    put_off: list[Sample] = field(default_factory=list)
 
     def state(self, now_ns: int) -> tuple[str, str]:
         """("ok" | "lost" | "hung", why and since when, for people)."""

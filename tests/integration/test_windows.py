@@ -167,6 +167,21 @@ def test_a_window_told_late_still_gets_its_energy(metered: Metered) -> None:
     assert window.energy_j == pytest.approx(gpu.true_energy_j(start, stop), rel=0.25)
 
 
+def test_samples_of_a_gpu_at_rest_are_booked_before_a_window_starts(metered: Metered) -> None:
+    gpu = metered.double.gpus[0]
+    start = time.monotonic_ns() + 3 * S
+    sleep_until(start + 3 * S)
+    opened = metered.stub.StartWindow(
+        pb.StartWindowRequest(devices=[gpu.uuid], start_unix_ns=unix_ns(start))
+    )
+    stop = time.monotonic_ns()
+    window = metered.stub.StopWindow(
+        pb.StopWindowRequest(window_id=opened.window_id, stop_unix_ns=unix_ns(stop), wait_s=10)
+    )
+    assert "late" in window.flags, "its steps were over when it was told"
+    assert window.energy_j == pytest.approx(BASE_W * (stop - start) / S, rel=0.05)
+
+
 def test_a_window_started_with_a_token_is_changed_only_with_it(metered: Metered) -> None:
     opened = metered.stub.StartWindow(pb.StartWindowRequest(session_token="secret"))
     for token in ("", "guess"):

@@ -6,7 +6,7 @@ inferred from the architecture (FACTS.md).
 
 import logging
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -52,7 +52,7 @@ _MEMBERS = {
 Read = Callable[[], Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Slow:
     """What changes slowly, and when it was read."""
 
@@ -120,13 +120,11 @@ class NvmlDevice:
         sm_clock_mhz = self._ask(self._sm_clock)
         slow = self._slow
         if now_ns - slow.read_ns >= SLOW_READ_NS:
-            slow = self._slow = _Slow(
-                now_ns,
-                self._ask(self._memory_clock),
-                self._ask(self._temperature),
-                self._ask(self._reasons),
-                self._ask(self._limit),
-            )
+            slow.read_ns = now_ns
+            slow.memory_clock_mhz = self._ask(self._memory_clock)
+            slow.temperature_c = self._ask(self._temperature)
+            slow.clock_event_reasons = self._ask(self._reasons)
+            slow.power_limit_mw = self._ask(self._limit)
         return Sample(
             self.info.uuid,
             now_ns,
@@ -175,17 +173,11 @@ class NvmlDevice:
         ]
         return told[0], told[1] if len(told) == 2 else self._ask(self._power)
 
-    def _read_fields(self) -> Any:
-        return pynvml.nvmlDeviceGetFieldValues(self._handle, self._field_ids)
-
     # Probing
 
     def _probe(self, function: Callable[..., Any], *arguments: Any) -> Read | None:
         """The call bound to this GPU, or None if GPU or driver lack it."""
-
-        def read() -> Any:
-            return function(self._handle, *arguments)
-
+        read = partial(function, self._handle, *arguments)
         try:
             read()
         except pynvml.NVMLError as error:
@@ -210,18 +202,20 @@ class NvmlDevice:
 
         Nothing if it does not read energy; instant power where there is such a field.
         """
-        self._field_ids = [
-            pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION,
-            pynvml.NVML_FI_DEV_POWER_INSTANT,
-        ]
+        wanted = [pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION, pynvml.NVML_FI_DEV_POWER_INSTANT]
         answered = {
             value.fieldId: _MEMBERS[value.valueType]
-            for value in self._ask(self._read_fields) or ()
+            for value in self._ask(self._reading(wanted)) or ()
             if value.nvmlReturn == pynvml.NVML_SUCCESS
         }
-        fields = {field: answered[field] for field in self._field_ids if field in answered}
-        self._field_ids = list(fields)
+        fields = {field: answered[field] for field in wanted if field in answered}
+        self._read_fields = self._reading(fields)
         return fields if pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION in fields else {}
+
+    def _reading(self, fields: Iterable[int]) -> Read:
+        # With their scope, which is 0: pynvml finds by an exception that it is not given.
+        scoped = [(field, 0) for field in fields]
+        return partial(pynvml.nvmlDeviceGetFieldValues, self._handle, scoped)
 
     def _instances(self) -> tuple[MigInstance, ...]:
         """The MIG instances; numbers may be free between those that are taken."""

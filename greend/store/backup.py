@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from greend.errors import ResourceExhausted
 from greend.store.engine import INSTRUCTIONS_BETWEEN_LOOKS
+from greend.store.prunable import used_bytes
 
 # Directories beside the database; one that is left there is of a run that was killed.
 _PREFIX = ".greend-backup-"
@@ -62,11 +63,8 @@ def _forget_secrets(copy: Path, stopped: threading.Event) -> None:
 
 
 def _check_room(live: sqlite3.Connection, database: Path) -> None:
-    pages, free, size = (
-        int(live.execute(f"PRAGMA {name}").fetchone()[0])
-        for name in ("page_count", "freelist_count", "page_size")
-    )
-    needed_bytes = (pages - free) * size + _RESERVE_BYTES
+    used = used_bytes(lambda query: live.execute(query).fetchone()[0])
+    needed_bytes = used + _RESERVE_BYTES
     free_bytes = shutil.disk_usage(database.parent).free
     if free_bytes < needed_bytes:
         raise ResourceExhausted(

@@ -5,12 +5,12 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 
 from greend.errors import Unavailable
@@ -84,7 +84,7 @@ def migrate(engine: Engine) -> None:
     path = engine.url.database
     try:
         with engine.connect() as connection:
-            current = _revision(connection)
+            current = revision(lambda query: connection.exec_driver_sql(query).scalar_one())
     except DatabaseError as error:
         raise Unavailable(
             f"the database {path} cannot be opened: {error.orig}; move it aside, or choose another"
@@ -115,7 +115,12 @@ def revisions() -> list[str]:
     return sorted((name.partition("_")[0] for name in names), reverse=True)
 
 
-def _revision(connection: Connection) -> str | None:
-    if not inspect(connection).has_table("alembic_version"):
+def revision(value: Callable[[str], Any]) -> str | None:
+    """The schema of a database, None where nothing was written yet.
+
+    `value` gives the one value of a query.
+    """
+    if not value("select count(*) from sqlite_master where name = 'alembic_version'"):
         return None
-    return connection.execute(text("select version_num from alembic_version")).scalar()
+    found: str | None = value("select max(version_num) from alembic_version")
+    return found

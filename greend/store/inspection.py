@@ -5,10 +5,11 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from greend.errors import Unavailable
-from greend.store.engine import revisions
+from greend.store.engine import revision, revisions
 from greend.store.prunable import used_bytes
 
 _STEPS = 10_000  # of SQLite's virtual machine, well under a millisecond, between two looks
@@ -57,9 +58,13 @@ def _look(path: Path, timeout_s: float, immutable: bool) -> Inspection:
 def _inspect(database: sqlite3.Connection, deadline_s: float) -> Inspection:
     known = revisions()
     schema, used, damage = None, 0, ""
+
+    def value(query: str) -> Any:
+        return database.execute(query).fetchone()[0]
+
     try:
-        schema = _schema(database)
-        used = used_bytes(lambda statement: database.execute(statement).fetchone()[0])
+        schema = revision(value)
+        used = used_bytes(value)
         database.set_progress_handler(lambda: time.monotonic() > deadline_s, _STEPS)
         words = str(database.execute("pragma quick_check(1)").fetchone()[0])
         damage = "" if words == "ok" else words
@@ -70,12 +75,3 @@ def _inspect(database: sqlite3.Connection, deadline_s: float) -> Inspection:
     except sqlite3.DatabaseError as error:
         damage = str(error)
     return Inspection(schema, schema in (None, *known), known[0], used, damage)
-
-
-def _schema(database: sqlite3.Connection) -> str | None:
-    if not database.execute(
-        "select 1 from sqlite_master where name = 'alembic_version'"
-    ).fetchone():
-        return None
-    row = database.execute("select version_num from alembic_version").fetchone()
-    return str(row[0]) if row else None

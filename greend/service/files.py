@@ -36,13 +36,14 @@ def configuration() -> str:
 def outdated(places: Places, wanted: dict[Path, str]) -> list[Path]:
     """Which of greend's files are not as they would be written now."""
     known = {places.unit, places.sysusers, places.tmpfiles, places.home} | wanted.keys()
-    return sorted(path for path in known if _read(path) != wanted.get(path))
+    return sorted(path for path in known if read(path) != wanted.get(path))
 
 
-def _read(path: Path) -> str | None:
+def read(path: Path) -> str | None:
+    """The text of a file; None where there is no file."""
     try:
         return path.read_text(errors="replace")
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 
 

@@ -77,12 +77,15 @@ def _write_files(places: Places, interpreter: Interpreter, say: Say) -> None:
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all. The mode does not depend on the caller's umask."""
+    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(text)
-        part.chmod(0o644)
-        part.replace(path)
+        try:
+            part.write_text(text)
+            part.chmod(0o644)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise PermissionDenied(f"cannot write {path}: {error.strerror}") from None
 

@@ -46,7 +46,7 @@ def read(places: Places, interpreter: Interpreter) -> Status:
     """The service as it stands. Raises Unavailable if systemd does not answer."""
     python = _python(places.unit)
     known = Status(
-        installed=places.unit.exists(),
+        installed=places.unit.is_file(),
         unit=str(places.unit),
         outdated=[str(path) for path in files.outdated(places, files.units(places, interpreter))],
         python=python,
@@ -87,9 +87,9 @@ def lines(status: Status) -> list[str]:
 def _python(unit: Path) -> str | None:
     """What the unit's first command line begins with."""
     try:
-        found = re.search(r"^ExecStart=(.*)$", unit.read_text(errors="replace"), re.MULTILINE)
+        found = re.search(r"^ExecStart=(.*)$", files.read(unit) or "", re.MULTILINE)
         words = shlex.split(found[1]) if found else []
-    except (FileNotFoundError, ValueError):  # not there, not written by us
+    except ValueError:  # not written by us
         return None
     return words[0].replace("%%", "%") if words else None
 

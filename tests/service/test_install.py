@@ -217,6 +217,21 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert f"cannot write {tmp_path}/etc/" in done.stderr
 
 
+def test_what_stands_in_the_units_place_is_no_service(places: Places) -> None:
+    places.unit.mkdir(parents=True)
+    assert service("status", "--root", str(places.root)).returncode == 4
+    done = service("install", "--root", str(places.root))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"cannot write {places.unit}: " in done.stderr
+    places.unit.rmdir()
+    places.unit.parent.rmdir()
+    places.unit.parent.touch()
+    assert service("status", "--root", str(places.root)).returncode == 4
+    done = service("install", "--root", str(places.root))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"cannot write {places.unit.parent}/greend.service" in done.stderr
+
+
 def test_version_needs_nothing_of_the_service() -> None:
     code = (
         "import sys\n"

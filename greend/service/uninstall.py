@@ -32,6 +32,11 @@ def uninstall(places: Places, *, purge: bool, say: Callable[[str], None]) -> Non
     # The unit preserves its runtime directory; without systemd it may be another's.
     sockets = _existing(places.runtime_dir) if live else []
     for path in [*removed, *sockets, *(kept(places) if purge else [])]:
+        if path.is_mount():
+            for inside in path.iterdir():
+                _remove(inside)
+            say(f"emptied {path}, on which a file system is mounted")
+            continue
         left = f", a link: left {path.resolve()}" if path.is_symlink() else ""
         _remove(path)
         say(f"removed {path}{left}")

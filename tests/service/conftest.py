@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,11 +15,11 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 
 
 def service(
-    *arguments: str, python: str = sys.executable, answer: str = ""
+    *arguments: str, python: str = sys.executable, answer: str = "", prefix: Sequence[str] = ()
 ) -> "subprocess.CompletedProcess[str]":
     """Runs `greend service …` to its end."""
     done = subprocess.run(
-        [python, "-m", "greend", "service", *arguments],
+        [*prefix, python, "-m", "greend", "service", *arguments],
         env=ENVIRONMENT,
         input=answer,
         capture_output=True,

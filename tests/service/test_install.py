@@ -13,6 +13,7 @@ from greend import __version__
 from greend.config import Settings, load, render
 from greend.service.interpreter import HOMES, Interpreter
 from greend.service.places import Places
+from tests.integration.small_disk import small_disk
 from tests.service.conftest import ENVIRONMENT, service
 
 
@@ -176,6 +177,21 @@ def test_purge_removes_a_link_to_the_data_and_says_where_they_are(
     assert (done.returncode, contents(installed.root)) == (0, {}), done.stderr
     assert f"left {tmp_path}" in done.stdout
     assert data.read_text() == "joules"
+
+
+def test_purge_empties_a_file_system_that_is_mounted_for_the_data(installed: Places) -> None:
+    installed.state_dir.parent.mkdir(parents=True)
+    with small_disk(installed.state_dir, 1) as disk:
+        (disk.seen_from_here / "greend.db").write_text("joules")
+        (disk.seen_from_here / "lost+found").mkdir()
+        done = service(
+            *("uninstall", "--purge", "--yes", "--root", str(installed.root)), prefix=disk.prefix
+        )
+        assert done.returncode == 0, done.stderr
+        assert list(disk.seen_from_here.iterdir()) == []
+    assert f"emptied {installed.state_dir}, on which a file system is mounted\n" in done.stdout
+    assert f"left {installed.state_dir}\n" in done.stdout
+    assert contents(installed.root) == {}
 
 
 @pytest.mark.parametrize("command", ["install", "uninstall"])

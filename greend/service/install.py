@@ -1,9 +1,16 @@
 """Installs the service, or brings an installed one up to date."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from greend.errors import GreendError, InvalidArgument, PermissionDenied, Unavailable
+from greend.errors import (
+    FailedPrecondition,
+    GreendError,
+    InvalidArgument,
+    PermissionDenied,
+    Unavailable,
+)
 from greend.service import files, systemd
 from greend.service.interpreter import HOMES, PASSING, Interpreter
 from greend.service.places import Places
@@ -17,6 +24,7 @@ def install(places: Places, interpreter: Interpreter, *, start: bool, say: Say) 
     May be repeated: settings and data stay, the rest becomes this version's. Raises
     PermissionDenied, InvalidArgument, FailedPrecondition or Unavailable, saying what to do.
     """
+    _check_unmasked(places)
     _check_lasting(places, interpreter, say)
     _write_files(places, interpreter, say)
     if places.staged:
@@ -36,6 +44,14 @@ def install(places: Places, interpreter: Interpreter, *, start: bool, say: Say) 
         say("Not started. To do so: systemctl enable --now greend")
     say("Members of the group greend may measure and read: usermod -aG greend USER")
     say("Members of greend-control may set limits on the GPUs and delete history.")
+
+
+def _check_unmasked(places: Places) -> None:
+    if places.unit.is_symlink() and places.unit.readlink() == Path(os.devnull):
+        raise FailedPrecondition(
+            f"greend is masked ({places.unit} is a link to {os.devnull}): somebody wants it not"
+            " to start; `systemctl unmask greend`, or remove the link, then install again"
+        )
 
 
 def _check_lasting(places: Places, interpreter: Interpreter, say: Say) -> None:

@@ -248,6 +248,17 @@ def test_what_stands_in_the_units_place_is_no_service(places: Places) -> None:
     assert f"cannot write {places.unit.parent}/greend.service" in done.stderr
 
 
+def test_a_service_that_is_masked_stays_so(places: Places) -> None:
+    places.unit.parent.mkdir(parents=True)
+    places.unit.symlink_to("/dev/null")
+    done = service("install", "--root", str(places.root))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "`systemctl unmask greend`" in done.stderr
+    assert places.unit.readlink() == Path("/dev/null")
+    assert contents(places.root) == {}
+    assert service("status", "--root", str(places.root)).returncode == 4
+
+
 def test_version_needs_nothing_of_the_service() -> None:
     code = (
         "import sys\n"

@@ -14,7 +14,6 @@ from greend_client._times import known_ns
 from greend_client._window import AHEAD_NS, Measured, no_instant
 
 AnyWindow = TypeVar("AnyWindow", bound=Measured)
-Member = TypeVar("Member", bound=Measured | str)
 
 
 class Measuring(Generic[AnyWindow]):
@@ -93,7 +92,7 @@ class Measuring(Generic[AnyWindow]):
         self,
         start_ns: int,
         stop_ns: int,
-        costs: Mapping[Member, float] | Mapping[Measured | str, float],
+        costs: Mapping[AnyWindow, float] | Mapping[str, float] | Mapping[AnyWindow | str, float],
         /,
     ) -> None:
         """Tell of a batch execution of an engine: which windows took part, at what cost.

@@ -1,0 +1,172 @@
+"""Told in time, or late and within the allowance: the same readings give the same results."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from greend.metering.active import ActiveWindows
+from greend.metering.clock import Clock
+from greend.metering.events import Event, Iteration, PhaseBegin, Stop
+from greend.metering.meter import Meter, MeterSettings
+from greend.metering.registry import DeviceRegistry
+from greend.metering.saver import Saver
+from greend.metering.session import Session
+from greend.metering.sessions import Opening, Sessions
+from greend.metering.starts import WindowStart
+from greend.model import NS_PER_MS, NS_PER_S, Capabilities, DeviceInfo, Limits, Window
+from greend.store.engine import migrate, open_engine
+from greend.store.reader import StoreReader
+from greend.store.writer import StoreWriter
+from tests.energy.world import Device
+
+GPU = DeviceInfo("GPU-0", 0, "double", Capabilities(True, True, True, True, True), Limits())
+LENGTH_NS = 5 * NS_PER_S
+LATENESS_S = 30.0
+# Iterations are told when they are over: within the usual allowance.
+STEP_NS = 120 * NS_PER_MS
+TOKEN = "secret"
+
+
+class _NoPace:
+    def set_interval(self, uuid: str, interval_ns: int) -> None:
+        pass
+
+
+@dataclass
+class Time:
+    """The clock of a host, which goes on when it is told to."""
+
+    now_ns: int = 0
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+@dataclass
+class Host:
+    """A daemon without its doors and its driver."""
+
+    time: Time
+    meter: Meter
+    session: Session
+    finals: dict[str, Window] = field(default_factory=dict)
+    sequence: int = 0
+
+    async def tell(self, events: Sequence[Event]) -> None:
+        """Tells events in this order."""
+        numbered = [
+            Event(self.sequence + number, event.at_ns, event.window_id, event.what)
+            for number, event in enumerate(events, 1)
+        ]
+        self.sequence += len(events)
+        await self.session.take(numbered)
+        assert not self.session.refusals, self.session.refusals
+
+
+@asynccontextmanager
+async def host(directory: Path) -> AsyncIterator[Host]:
+    directory.mkdir()
+    engine = open_engine(directory / "greend.db")
+    migrate(engine)
+    writer = StoreWriter(engine)
+    time = Time()
+    clock = Clock(time, lambda: time() + 1_700_000_000 * NS_PER_S)
+    registry = DeviceRegistry(begin_ns=0)
+    active = ActiveWindows(registry, clock)
+    saver = Saver(writer, active.stored)
+    meter = Meter(MeterSettings(), _NoPace(), saver, active, registry, clock=clock)
+    sessions = Sessions(active, writer, StoreReader(engine), set_lateness=meter.set_lateness)
+    meter.found(GPU)
+    async with sessions.connect(Opening(TOKEN, "", LATENESS_S, 0, 0)) as connection:
+        yield Host(time, meter, connection.session)
+        connection.closed = True
+    await meter.flush()
+    await asyncio.to_thread(writer.stop, 5)
+    engine.dispose()
+
+
+def start(window_id: str, at_ns: int, weight: float) -> Event:
+    what = WindowStart(window_id, "", [], {}, weight, TOKEN, start_ns=at_ns)
+    return Event(0, at_ns, window_id, what)
+
+
+def events_of(number: int, rng: random.Random) -> list[Event]:
+    """A window of 5 s that overlaps others, with a phase and some iterations."""
+    window_id = f"01970000-0000-7000-8000-{number:012d}"
+    at_ns = 20 * NS_PER_S + round(number * 0.37 * NS_PER_S)
+    events = [
+        start(window_id, at_ns, rng.choice([0.5, 1.0, 2.0])),
+        Event(0, at_ns + rng.randrange(LENGTH_NS), window_id, PhaseBegin("decode")),
+        Event(0, at_ns + LENGTH_NS, window_id, Stop()),
+    ]
+    if number % 3 == 0:
+        events += [
+            Event(
+                0,
+                at_ns + begin_ns,
+                "",
+                Iteration(at_ns + begin_ns + rng.randrange(1, STEP_NS), {window_id: 1.0}),
+            )
+            for begin_ns in range(0, LENGTH_NS // 2, STEP_NS)
+        ]
+    return events
+
+
+async def measured(
+    directory: Path,
+    told: Sequence[tuple[int, Sequence[Event]]],
+    device: Device,
+    until_ns: int,
+) -> dict[str, Window]:
+    """What becomes of windows of which events are told at these instants."""
+    rng = random.Random(1)  # of the readings: the same for all
+    told = sorted(told, key=lambda item: item[0])
+    async with host(directory) as daemon:
+        while daemon.time.now_ns < until_ns:
+            daemon.time.now_ns += round(40 * NS_PER_MS * rng.uniform(0.7, 1.3))
+            while told and told[0][0] <= daemon.time.now_ns:
+                (_, events), *told = told
+                await daemon.tell(events)
+            daemon.meter.sampled([device.sample(daemon.time.now_ns)])
+            await asyncio.sleep(0)
+        await daemon.meter.flush()
+        return {window.window_id: window for window in daemon.session.finals}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_windows_told_after_they_ended_get_what_those_told_in_time_get(
+    tmp_path: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    windows = [events_of(number, rng) for number in range(12)]
+    device = Device([(21 * NS_PER_S, 24 * NS_PER_S), (25 * NS_PER_S, 27 * NS_PER_S)])
+    in_time = [(at, [event]) for events in windows for at, event in map(_when_known, events)]
+    after = [
+        (max(at for at, _ in map(_when_known, events)) + rng.randrange(20 * NS_PER_S), events)
+        for events in windows
+    ]
+    until_ns = 80 * NS_PER_S
+    timely = asyncio.run(measured(tmp_path / "timely", in_time, device, until_ns))
+    late = asyncio.run(measured(tmp_path / "late", after, device, until_ns))
+    assert timely.keys() == late.keys()
+    assert len(late) == 12
+    for key, window in late.items():
+        same(window, timely[key], lambda w: w.shares["GPU-0"].own_mj)
+        same(window, timely[key], lambda w: w.shares["GPU-0"].active_mj)
+        same(window, timely[key], lambda w: w.shares["GPU-0"].device_mj)
+        same(window, timely[key], lambda w: w.phases[1].active_mj or 0.0)
+        assert window.flags == timely[key].flags == frozenset()
+
+
+def _when_known(event: Event) -> tuple[int, Event]:
+    """An iteration is told when it is over."""
+    return getattr(event.what, "stop_ns", event.at_ns), event
+
+
+def same(a: Window, b: Window, figure: Callable[[Window], float]) -> None:
+    assert figure(a) == pytest.approx(figure(b), rel=1e-6, abs=1e-3)

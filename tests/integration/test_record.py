@@ -45,10 +45,13 @@ def test_a_window_with_all_that_can_happen_to_it(metered: Metered) -> None:
             change(2, start, window_id, phase="prefill"),
             change(3, start, window_id, usage=types_pb2.Usage(prompt_tokens=12, output_tokens=1)),
         )
-        sleep_until(stop)
+        sleep_until(middle)
         stream.tell(
             change(4, middle, window_id, phase="decode"),
             change(5, middle, window_id, first_token=Event.FirstToken()),
+        )
+        sleep_until(stop)
+        stream.tell(
             change(6, stop, window_id, usage=types_pb2.Usage(output_tokens=7)),
             end(7, stop, window_id),
         )

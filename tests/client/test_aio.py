@@ -155,7 +155,7 @@ def test_a_cancelled_result_ends_at_once_and_leaves_nothing(
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert time.monotonic() - began < 1
-        assert client._client._sender._waiting.empty
+        assert client._client._sender._outbox.waiting.empty
         with pytest.raises(ResultUnavailable) as error:
             await window.result(timeout=0.01)
         assert error.value.code is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -200,7 +200,7 @@ def test_waiting_for_results_leaves_nothing_behind(client: Client, daemon: Memor
     for _ in range(3):
         with pytest.raises(GreendError):
             window.result(0.001)
-    assert client._sender._waiting.empty
+    assert client._sender._outbox.waiting.empty
     daemon.gate.set()
     assert window.result(10).state == "final"
-    until(lambda: client._sender._waiting.empty, "nobody waits")
+    until(lambda: client._sender._outbox.waiting.empty, "nobody waits")

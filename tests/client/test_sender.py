@@ -77,10 +77,10 @@ def test_the_windows_that_finished_first_are_lost_first(
     socket: Path, daemon: MemoryDaemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Client(f"unix://{socket}") as client:
-        client._sender._events.capacity = 20
+        client._sender._outbox.events.capacity = 20
         open_window = client.window("open").start()
         windows = [run(client, str(n)) for n in range(1000)]
-        assert len(client._sender._events) <= 21
+        assert len(client._sender._outbox.events) <= 21
         assert unavailable(windows[0]).code is grpc.StatusCode.RESOURCE_EXHAUSTED
         with serving(daemon, socket):
             open_window.stop()
@@ -93,12 +93,12 @@ def test_the_windows_that_finished_first_are_lost_first(
 
 def test_windows_that_all_run_are_bounded_too(socket: Path) -> None:
     with Client(f"unix://{socket}") as client:
-        client._sender._events.capacity = 20
+        client._sender._outbox.events.capacity = 20
         windows = [client.window().start() for _ in range(100)]
-        assert len(client._sender._events) == 20
+        assert len(client._sender._outbox.events) == 20
         for window in windows:
             window.stop()
-        assert len(client._sender._events) <= 40
+        assert len(client._sender._outbox.events) <= 40
         assert unavailable(windows[99]).code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 

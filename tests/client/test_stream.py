@@ -256,8 +256,8 @@ def test_windows_nobody_holds_any_more_are_not_kept(client: Client, daemon: Memo
     last = client.window(gpus=0).start()
     last.stop()
     last.result(10)
-    until(lambda: not client._sender._events, "all is acknowledged")
-    until(lambda: not client._sender._unsettled, "nothing is kept")
+    until(lambda: not client._sender._outbox.events, "all is acknowledged")
+    until(lambda: not client._sender._outbox.unsettled, "nothing is kept")
 
 
 def test_the_asyncio_client_tells_the_same(address: str, daemon: MemoryDaemon) -> None:

@@ -1,13 +1,14 @@
 """Windows told long after the fact, by a client that said so in time.
 
 Two daemons read one counter, each at its own instants: their results differ by what is
-uncertain of where its steps lie. From the same readings they are equal: see
-tests/metering/test_lateness.py.
+uncertain of where its steps lie. From the same readings they are equal: as of twins in one
+daemon here, and see tests/metering/test_lateness.py.
 """
 
 import os
 import random
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -73,3 +74,38 @@ def test_windows_told_after_they_ended_get_what_those_told_in_time_get(double: N
     truth = gpu.true_energy_j(begin, starts[-1] + LENGTH_NS)
     assert sum(late) == pytest.approx(truth, rel=0.01)
     assert late == pytest.approx(in_time, rel=0.01)
+
+
+@pytest.mark.parametrize(("lateness_s", "length_ns"), [(0.25, 300 * MS), (30, 5 * S)])
+def test_twins_get_the_same_whenever_they_are_told(
+    double: NvmlDouble, lateness_s: float, length_ns: int
+) -> None:
+    """Of two windows over the same time one is told in time, the other within the allowance:
+    the short ones each up to 150 ms late, the long ones after all have ended, in any order."""
+    rng = random.Random(8)
+    gpu = double.gpus[0]
+    with (
+        daemon(environment=os.environ | double.environment, devices=2) as running,
+        Client(running.address, lateness_s=lateness_s) as client,
+    ):
+        begin = time.monotonic_ns() + 2 * S
+        starts = [begin + n * length_ns // 4 for n in range(COUNT)]
+        gpu.script_pulses([(begin, starts[-1] + length_ns, 250.0)], base_w=BASE_W)
+        spans = [(at, at + length_ns) for at in starts]
+        timely = [client.window(gpus=gpu.uuid) for _ in spans]
+        late = [client.window(gpus=gpu.uuid) for _ in spans]
+        told: list[tuple[int, Callable[[int], object], int]]
+        told = [(at, timely[n].start, at) for n, (at, _) in enumerate(spans)]
+        told += [(at, timely[n].stop, at) for n, (_, at) in enumerate(spans)]
+        afterwards = spans[-1][1] if lateness_s > 1 else 0
+        for n, (start, stop) in enumerate(spans):
+            started = max(start, afterwards) + rng.randrange(150) * MS
+            told.append((started, late[n].start, start))
+            told.append((max(started, stop) + rng.randrange(80) * MS, late[n].stop, stop))
+        for at_ns, tell, instant_ns in sorted(told, key=lambda item: item[0]):
+            sleep_until(at_ns)
+            tell(instant_ns)
+        first, second = (
+            energies([window.result(60) for window in windows]) for windows in (timely, late)
+        )
+    assert second == pytest.approx(first, rel=1e-6)

@@ -155,7 +155,7 @@ def test_work_of_others_is_told_from_the_floor_without_utilization(host: Metered
     listed = host.stub.ListDevices(pb.ListDevicesRequest()).devices[0]
     assert listed.capabilities.mig
     assert not listed.capabilities.utilization
-    assert listed.floor_w == pytest.approx(BASE_W, rel=0.02)
+    assert listed.floor_w == pytest.approx(BASE_W, rel=0.05), "just learnt"
     gpu.set_power_w(BASE_W + 100)
     time.sleep(4)
     start = time.monotonic_ns() + 200 * MS

@@ -233,7 +233,8 @@ class Sharing:
         """An iteration begins; its members claim the rest only in iterations from now on."""
         for claim in claims:
             claim.iteration_driven = True
-            self._drop(claim)
+            if claim.stopped is None:  # else its work only falls off
+                self._drop(claim)
         self._running.append(iteration)
         self._compose(iteration)
 

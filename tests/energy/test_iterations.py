@@ -219,3 +219,18 @@ def test_the_order_in_which_iterations_are_told_does_not_matter() -> None:
     later = run(device, spans, events=delayed, until_ns=8 * NS_PER_S)
     for name, share in in_time.shares.items():
         assert later.shares[name].own_mj == pytest.approx(share.own_mj, rel=1e-9)
+
+
+def test_an_iteration_that_names_a_window_which_just_ended_gives_it_nothing() -> None:
+    """Engines that schedule ahead tell of windows whose work only falls off."""
+    stop = START + NS_PER_S
+    spans = [Span("a", START, stop), Span("b", START, stop + NS_PER_S)]
+    late = [iteration(stop + MS, stop + 20 * MS, {"a": 1.0, "b": 1.0})]
+    alone = [iteration(stop + MS, stop + 20 * MS, {"b": 1.0})]
+    device = Device([(START, stop + NS_PER_S)])
+    for told in (spans, spans[:1]):
+        outcome = run(device, told, events=late, until_ns=8 * NS_PER_S)
+        expected = run(device, told, events=alone, until_ns=8 * NS_PER_S)
+        assert outcome.shares == expected.shares
+        assert not outcome.ledger.busy
+        assert_conserved(outcome)

@@ -59,16 +59,14 @@ class LateEvents:
         self._taken[claim.window_id] = kept
         self.start(claim, reached_ns, stop_ns)
 
-    def give_back(
-        self, claim: Claim, so_far: tuple[float, float], stop_ns: int, closed_ns: int
-    ) -> None:
+    def give_back(self, claim: Claim, stop_ns: int, closed_ns: int) -> None:
         """Returns what an open window got in closed steps after its stop.
 
-        `so_far` is what it has got, of the floor and of the rest: it never gives more; where
+        It has to be brought up before, as it never gives more than it has got; where
         it was alone, its floor was idle time. What it got in iterations stays.
         """
         after_ns = max(stop_ns, claim.joined_ns)
-        idle_mj, active_mj = so_far
+        idle_mj, active_mj = claim.whole.idle_mj, claim.whole.active_mj
         for step in reversed(list(self._history.overlapping(after_ns, closed_ns))):
             to_idle_mj = to_nobody_mj = 0.0
             for piece in step.pieces:

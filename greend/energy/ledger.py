@@ -111,8 +111,8 @@ class DeviceLedger:
         closed_ns = self._closed_after(stop_ns, claim)
         if closed_ns is not None:
             if self._sharing.is_open(window_id):
-                so_far = self._sharing.peek(claim)
-                self._late.give_back(claim, (so_far.idle_mj, so_far.active_mj), stop_ns, closed_ns)
+                self._sharing.bring_up([claim])
+                self._late.give_back(claim, stop_ns, closed_ns)
             self._late.stop(claim, stop_ns)
         self._push(stop_ns, _STOP, window_id)
 
@@ -143,6 +143,7 @@ class DeviceLedger:
             parts = [(self._claims[key], cost / cost_sum) for key, cost in costs.items()]
             for claim, _ in parts:
                 claim.facts.add(Flag.LATE)
+            self._sharing.bring_up([claim for claim, _ in parts])
             self._late.iterate(parts, start_ns, min(stop_ns, closed_ns))
         iteration = Iteration(start_ns, stop_ns, costs, kind_of(costs))
         number = next(self._iterations)
@@ -319,7 +320,10 @@ class DeviceLedger:
         elif kind == _WEIGHT:
             sharing.reweigh(self._claims[key], what)
         elif kind == _PHASE:
-            sharing.begin_phase(self._claims[key], Phase(what, at_ns))
+            claim = self._claims[key]
+            # Told after the one that followed it, it is over.
+            if not claim.phases or claim.phases[-1].start_ns <= at_ns:
+                sharing.begin_phase(claim, Phase(what, at_ns))
 
     def _join(self, claim: Claim) -> None:
         self._sharing.start(claim)

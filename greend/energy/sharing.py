@@ -11,7 +11,7 @@ ends, in their order, as only then its energy is placed.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -260,29 +260,40 @@ class Sharing:
             so_far.seen(now, self._fact_counts)
         return so_far.share()
 
+    def bring_up(self, claims: Collection[Claim]) -> list[Claimant]:
+        """Gives to claims, and to all who share with them, what they got so far.
+
+        Returns through whom they claim.
+        """
+        now = self._sums.now
+        claimants = list(dict.fromkeys(item for claim in claims for item in claim.claimants))
+        for claimant in claimants:
+            self._give(claimant, now)
+            claimant.begun, claimant.variance = now, 0.0
+            claimant.variance_since = self._placing.total_of(claimant)
+        for claim in claims:
+            if claim.floor_since is not None:
+                _add_floor(claim, claim.weight, claim.floor_since, now)
+                claim.floor_since = now
+        return claimants
+
     def rebase(self) -> None:
         """Starts the sums anew: what they hold is given to whom it belongs.
 
         Nobody may be falling.
         """
         assert not self._falling
-        now = self._sums.now
         claims = [*self._open.values(), *self._paused.values()]
-        claimants = {claimant: None for claim in claims for claimant in claim.claimants}
-        for claimant in claimants:
-            self._give(claimant, now)
+        claimants = self.bring_up(claims)
         for claim in claims:
-            if claim.floor_since is not None:
-                for tally in claim.tallies:
-                    tally.add_floor(claim.weight, claim.floor_since, now)
-            claim.seen(now, self._fact_counts)
+            claim.seen(self._sums.now, self._fact_counts)
         self._sums = RunningSums()
         self._placing = PlacingErrors()
         for claim in claims:
             claim.begun, claim.fact_counts = self._sums.now, self._fact_counts
             claim.floor_since = None if claim.floor_since is None else claim.begun
         for claimant in claimants:
-            claimant.begun, claimant.variance, claimant.variance_since = self._sums.now, 0.0, 0.0
+            claimant.begun, claimant.variance_since = self._sums.now, 0.0
 
     # Inside: who claims
 

@@ -72,6 +72,30 @@ def test_a_phase_told_late_begins_where_steps_are_open() -> None:
     assert_conserved(outcome)
 
 
+@pytest.mark.parametrize("what", ["stop", "iteration", "phase"])
+def test_what_is_told_late_leaves_to_the_phases_what_they_had(what: str) -> None:
+    middle, stop = START + NS_PER_S, START + 2 * NS_PER_S
+    span = Span("a", START, stop, stop_told_ns=stop + NS_PER_S if what == "stop" else stop)
+    late = {
+        "stop": [],
+        "iteration": [
+            iteration(START + 500 * MS, START + 600 * MS, {"a": 1.0}, told_ns=START + 1_400 * MS),
+            iteration(START + 1_200 * MS, stop, {"a": 1.0}),
+        ],
+        "phase": [phase(START, "early", told_ns=middle + 500 * MS)],
+    }
+    outcome = run(
+        Device([(START, stop)]),
+        [span],
+        events=[phase(START, "prefill"), phase(middle, "decode"), *late[what]],
+        until_ns=8 * NS_PER_S,
+    )
+    energies = [(item.name, item.idle_mj + item.active_mj) for item in outcome.shares["a"].phases]
+    assert [name for name, _ in energies] == ["prefill", "decode"]
+    assert [energy for _, energy in energies] == pytest.approx([BUSY_W * 1000] * 2, rel=0.1)
+    assert_conserved(outcome)
+
+
 @settings(max_examples=30)
 @given(st.lists(st.integers(0, 2_000), max_size=6), st.lists(st.integers(0, 2_000), max_size=3))
 def test_phases_sum_whatever_happens_meanwhile(phases: list[int], told_late: list[int]) -> None:

@@ -93,9 +93,11 @@ def check_members(count: int) -> None:
 
 
 def check_costs(costs: Mapping[str, float]) -> None:
-    """Finite, not below 0, one of them above."""
+    """Finite, as their sum is, not below 0, one of them above."""
     for window_id, cost in costs.items():
         if not (math.isfinite(cost) and cost >= 0):
             raise InvalidArgument(f"costs: {cost} of {window_id[:64]!r} is no cost: 0 or more")
+    if not math.isfinite(sum(costs.values())):
+        raise InvalidArgument("costs: their sum is not finite: smaller ones say the same")
     if not any(costs.values()):
         raise InvalidArgument("costs: none is above 0")

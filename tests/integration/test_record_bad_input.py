@@ -254,6 +254,11 @@ EVENTS: dict[str, Row] = {
         for cost in (-1.0, NAN, INFINITY)
     },
     "costs of 0": (runs(lambda window_id: {window_id: 0.0}), INVALID, ["none is above 0"]),
+    "costs whose sum is no number": (
+        runs(lambda window_id: {window_id: 1.7e308, window_id.upper(): 1.7e308}),
+        INVALID,
+        ["costs: their sum is not finite"],
+    ),
     "no costs": (runs(lambda _: {}), INVALID, ["none is above 0"]),
     "an iteration without a length": (
         runs(lambda window_id: {window_id: 1.0}, length_ns=0),

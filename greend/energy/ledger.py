@@ -132,7 +132,7 @@ class DeviceLedger:
     def iterate(self, start_ns: int, stop_ns: int, costs: Mapping[str, float]) -> None:
         """A batch execution: its members' weights are shared out by cost while it runs.
 
-        `stop_ns` is after `start_ns`. Who has no claim here is left out.
+        `stop_ns` is after `start_ns`, the sum of costs is finite. Who has no claim here is left out.
         """
         costs = {key: cost for key, cost in costs.items() if key in self._claims}
         cost_sum = sum(costs.values())
@@ -297,7 +297,7 @@ class DeviceLedger:
                 device=energy_mj / step.duration_ns,
                 unattributed_mj=unattributed_mj,
                 power_limit_mw=step.power_limit_mw,
-                sm_clock_mhz=step.sm_clock_mhz,
+                sm_clock_mhz=step.sm_clock_mhz if step.placed else None,
                 idle_times=idle_times,
                 pieces=pieces,
                 facts=facts,

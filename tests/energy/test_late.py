@@ -40,6 +40,22 @@ def test_a_late_stop_gives_back_what_came_after_it() -> None:
     assert_conserved(outcome)
 
 
+class _Resets(Device):
+    """Its counter begins anew half a second after the window's work."""
+
+    def energy_mj(self, until_ns: int) -> float:
+        return super().energy_mj(until_ns) - (200_000 if until_ns >= 4_500 * NS_PER_MS else 0)
+
+
+def test_a_late_stop_gives_back_no_clock_of_a_step_that_told_none() -> None:
+    start, stop = 3 * NS_PER_S, 4 * NS_PER_S
+    span = Span("a", start, stop, stop_told_ns=6 * NS_PER_S)
+    outcome = run(_Resets([(start, stop)]), [span], until_ns=8 * NS_PER_S)
+    assert Flag.COUNTER_RESET in outcome.shares["a"].flags
+    assert outcome.shares["a"].clock_ns == pytest.approx(NS_PER_S, rel=1e-6)
+    assert_conserved(outcome)
+
+
 @pytest.mark.parametrize("paused", [False, True])
 def test_a_late_stop_among_others_leaves_what_was_its_own(*, paused: bool) -> None:
     """Equal to the same windows told in time, as far as others' figures allow."""

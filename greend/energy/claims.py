@@ -1,10 +1,12 @@
 """Who claims a device's energy, and what they have got."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import sqrt
+from operator import itemgetter
 
-from greend.energy.closed_step import FACTS
+from greend.energy.closed_step import FACTS, KEPT_NS
 from greend.energy.power_model import Kind
 from greend.energy.running import Mark
 from greend.energy.summation import between
@@ -91,7 +93,8 @@ class Claim:
     clock_mhz_ns: float = 0.0
     clock_ns: float = 0.0
     facts: set[Flag | Source] = field(default_factory=set)
-    # The weight that it claimed with, from instants on; 0 while a child was open.
+    # The weight that it claimed with, from instants on; 0 while a child was open. As long
+    # as late events can reach back.
     course: list[tuple[int, int]] = field(default_factory=list)
     # Where it stands in the running sums; None: it does not claim now.
     begun: Mark | None = None
@@ -109,14 +112,27 @@ class Claim:
             return self.whole, self.phases[-1].tally
         return (self.whole,)
 
+    def weighs(self, at_ns: int, weight: int) -> None:
+        """It claims with this weight from now on."""
+        course = self.course
+        course.append((at_ns, weight))
+        # Half of it at once: a parent may have had a million children.
+        if course[len(course) // 2][0] < at_ns - KEPT_NS:
+            del course[: len(course) // 2]
+
     def weight_ns(self, begin_ns: int, end_ns: int) -> int:
         """The integral of its weight over an interval."""
+        course = self.course
+        first = max(bisect_right(course, begin_ns, key=itemgetter(0)) - 1, 0)
         total, since_ns, weight = 0, begin_ns, 0
-        for at_ns, after in (*self.course, (end_ns, 0)):
-            at_ns = min(max(at_ns, since_ns), end_ns)
+        for place in range(first, len(course)):
+            at_ns, after = course[place]
+            if at_ns >= end_ns:
+                break
+            at_ns = max(at_ns, since_ns)
             total += weight * (at_ns - since_ns)
             since_ns, weight = at_ns, after
-        return total
+        return total + weight * (end_ns - since_ns)
 
     def share(self) -> Share:
         """The claim as a value."""

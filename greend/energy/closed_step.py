@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from greend.model import Flag, Source
+from greend.model import NS_PER_S, Flag, Source
 
+# Late events reach back so far.
+KEPT_NS = 600 * NS_PER_S
 MOST_PIECES = 64
 
 # What can be true of a step, and so of the windows that saw it.

@@ -10,11 +10,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from greend.energy.closed_step import ClosedStep, pack, span, unpack
+from greend.energy.closed_step import KEPT_NS, ClosedStep, pack, span, unpack
 from greend.energy.shaping import LIMIT_MARGIN, mw_to_rate
-from greend.model import NS_PER_S
-
-KEPT_NS = 600 * NS_PER_S
 
 
 @dataclass(slots=True)

@@ -132,7 +132,8 @@ class DeviceLedger:
     def iterate(self, start_ns: int, stop_ns: int, costs: Mapping[str, float]) -> None:
         """A batch execution: its members' weights are shared out by cost while it runs.
 
-        `stop_ns` is after `start_ns`, the sum of costs is finite. Who has no claim here is left out.
+        `stop_ns` is after `start_ns`, the sum of costs finite. Who has no claim here is left
+        out.
         """
         costs = {key: cost for key, cost in costs.items() if key in self._claims}
         cost_sum = sum(costs.values())

@@ -299,7 +299,7 @@ class Sharing:
 
     def _claim(self, claim: Claim) -> None:
         claim.floor_since = self._sums.here()
-        claim.course.append((self._now_ns, claim.weight))
+        claim.weighs(self._now_ns, claim.weight)
         self._open[claim.window_id] = claim
         self._floor_weight += claim.weight
         if not claim.iteration_driven:
@@ -308,7 +308,7 @@ class Sharing:
     def _unclaim(self, claim: Claim) -> None:
         self._defer_floor(claim)
         claim.floor_since = None
-        claim.course.append((self._now_ns, 0))
+        claim.weighs(self._now_ns, 0)
         del self._open[claim.window_id]
         self._floor_weight -= claim.weight
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from greend.energy.history import KEPT_NS
+from greend.energy.closed_step import KEPT_NS
 from greend.errors import InvalidArgument
 from greend.model import NS_PER_S, WindowState
 from greend.store.prunable import Extent, MinuteKey, Prunable

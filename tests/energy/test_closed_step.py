@@ -5,8 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greend.energy.closed_step import FACTS, ClosedStep, Piece, pack, span, unpack
-from greend.energy.history import KEPT_NS, History
+from greend.energy.closed_step import FACTS, KEPT_NS, ClosedStep, Piece, pack, span, unpack
+from greend.energy.history import History
 
 START_NS = 86_400_000_000_000
 MOST_NS = 4_000_000_000

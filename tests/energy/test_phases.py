@@ -191,3 +191,17 @@ def test_weights_hold_over_the_whole_range_after_a_year() -> None:
     assert heavy.own_mj + light.own_mj == pytest.approx(300e-6 * 10 * MS / 2, rel=1e-9)
     old_share, big_share = (sharing.peek(claim) for claim in old)
     assert big_share.own_mj / old_share.own_mj == pytest.approx(1e9, rel=1e-9)
+
+
+def test_what_a_window_claimed_with_is_kept_as_long_as_late_events_can_ask() -> None:
+    """A parent may have children for days."""
+    claim = Claim("a", "", 1, 0)
+    for at_s in range(10_000):
+        claim.weighs(at_s * NS_PER_S, at_s % 2)
+    assert len(claim.course) <= 1_202
+    for begin_s, end_s in ((9_401, 9_501), (9_500, 9_600), (9_990, 20_000)):
+        times = range(begin_s, end_s)
+        expected_s = sum(at_s % 2 if at_s < 10_000 else 1 for at_s in times)
+        assert claim.weight_ns(begin_s * NS_PER_S, end_s * NS_PER_S) == expected_s * NS_PER_S
+    half_ns = NS_PER_S // 2
+    assert claim.weight_ns(9_501 * NS_PER_S + half_ns, 9_503 * NS_PER_S) == half_ns

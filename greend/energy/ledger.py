@@ -136,20 +136,29 @@ class DeviceLedger:
         out.
         """
         costs = {key: cost for key, cost in costs.items() if key in self._claims}
-        cost_sum = sum(costs.values())
-        if not cost_sum:
+        if not any(costs.values()):
             return
         closed_ns = self.timeline.closed_until_ns
         if closed_ns is not None and start_ns < closed_ns:
-            parts = [(self._claims[key], cost / cost_sum) for key, cost in costs.items()]
-            for claim, _ in parts:
-                claim.facts.add(Flag.LATE)
-            self._sharing.bring_up([claim for claim, _ in parts])
-            self._late.iterate(parts, start_ns, min(stop_ns, closed_ns))
+            self._iterate_late(start_ns, min(stop_ns, closed_ns), costs)
         iteration = Iteration(start_ns, stop_ns, costs, kind_of(costs))
         number = next(self._iterations)
         self._push(start_ns, _ITERATION_BEGIN, number, iteration)
         self._push(stop_ns, _ITERATION_END, number, iteration)
+
+    def _iterate_late(self, start_ns: int, stop_ns: int, costs: Mapping[str, float]) -> None:
+        """The part of an iteration that lies in closed steps."""
+        members = {self._claims[key]: cost for key, cost in costs.items()}
+        for claim in members:
+            claim.facts.add(Flag.LATE)
+        # Nobody claims what was before their start.
+        begun = {claim: cost for claim, cost in members.items() if claim.start_ns < stop_ns}
+        cost_sum = sum(begun.values())
+        if cost_sum:
+            self._sharing.bring_up(begun)
+            parts = [(claim, cost / cost_sum) for claim, cost in begun.items()]
+            first_ns = min(claim.start_ns for claim in begun)
+            self._late.iterate(parts, max(start_ns, first_ns), stop_ns)
 
     def share(self, window_id: str) -> Share | None:
         """What a window that is not final has got so far; None if it claims nothing here."""

@@ -234,3 +234,17 @@ def test_an_iteration_that_names_a_window_which_just_ended_gives_it_nothing() ->
         assert outcome.shares == expected.shares
         assert not outcome.ledger.busy
         assert_conserved(outcome)
+
+
+def test_an_iteration_told_late_gives_nothing_to_whom_it_came_before() -> None:
+    before, stop = START - NS_PER_S, START + 2 * NS_PER_S
+    late = [iteration(before, before + 500 * MS, {"a": 1.0}, told_ns=START + NS_PER_S)]
+    outcome = run(
+        Device([(before, before + 500 * MS)]),
+        [_driven("a", START, stop)],
+        events=late,
+        until_ns=8 * NS_PER_S,
+    )
+    assert outcome.shares["a"].active_mj == 0
+    assert Flag.LATE in outcome.shares["a"].flags
+    assert_conserved(outcome)

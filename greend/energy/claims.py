@@ -144,7 +144,8 @@ class Claim:
         return Share(
             idle_mj=self.whole.idle_mj,
             active_mj=self.whole.active_mj,
-            device_mj=self.device_mj,
+            # Late events move means of whole steps.
+            device_mj=max(self.device_mj, self.whole.idle_mj + self.whole.active_mj),
             floor_known=Flag.FLOOR_UNKNOWN not in flags,
             clock_mhz_ns=self.clock_mhz_ns,
             clock_ns=self.clock_ns,

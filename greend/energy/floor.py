@@ -69,7 +69,8 @@ class _RecentMedian:
         if len(kept) < len(self._seen):
             self._seen = deque(kept)
             self._sorted = sorted(value for _, value in kept)
-            self._before = self._median if kept else None
+            if kept:
+                self._before = self._median
 
     @property
     def value(self) -> float | None:

@@ -326,7 +326,7 @@ class DeviceLedger:
         elif not sharing.is_open(key):
             pass  # told of a time before the start or after the stop
         elif kind == _STOP:
-            self._leave(self._claims[key])
+            self._leave(self._claims[key], at_ns)
         elif kind == _WEIGHT:
             sharing.reweigh(self._claims[key], what)
         elif kind == _PHASE:
@@ -344,8 +344,8 @@ class DeviceLedger:
             if self._children[claim.parent_id] == 1 and self._sharing.is_open(claim.parent_id):
                 self._sharing.pause(claim.parent_id)
 
-    def _leave(self, claim: Claim) -> None:
-        self._sharing.stop(claim)
+    def _leave(self, claim: Claim, at_ns: int) -> None:
+        self._sharing.stop(claim, at_ns)
         if claim.parent_id:
             self._children[claim.parent_id] -= 1
             if not self._children[claim.parent_id]:

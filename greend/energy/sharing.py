@@ -213,14 +213,14 @@ class Sharing:
         cut = partial(self._cut, claim, tuple(claim.claimants), here, self._rest_weight)
         self._deferred.append(partial(cut, phase))
 
-    def stop(self, claim: Claim) -> None:
+    def stop(self, claim: Claim, at_ns: int) -> None:
         """A window leaves; its work falls off if it was the last."""
         here = self._sums.here()
         if self._paused.pop(claim.window_id, None) is None:
             self._unclaim(claim)
             own = claim.own
             if own is not None:
-                self._leave(own)
+                self._leave(own, at_ns)
             self._recompose(claim)
         claim.stopped = here
         self._deferred.append(partial(self._count, claim, here))
@@ -242,7 +242,7 @@ class Sharing:
         """An iteration ends."""
         self._running.remove(iteration)
         if iteration.claimant is not None:
-            self._leave(iteration.claimant)
+            self._leave(iteration.claimant, iteration.stop_ns)
 
     # Between steps
 
@@ -350,12 +350,13 @@ class Sharing:
         self._rest_weight -= claimant.weight
         self._claimants -= 1
 
-    def _leave(self, claimant: Claimant) -> None:
+    def _leave(self, claimant: Claimant, at_ns: int) -> None:
         # Also where others go on: who leaves at the same instant falls off together.
         self._retire(claimant)
         self._falling.append(claimant)
         self._falling_weight += claimant.weight
-        self._fallen_ns = self._now_ns + FALL_TIME_NS
+        # What is told late may have fallen off long ago.
+        self._fallen_ns = max(self._fallen_ns, at_ns + FALL_TIME_NS)
 
     def _end_fall(self) -> None:
         falling, self._falling = self._falling, []

@@ -203,8 +203,12 @@ class ActiveWindows:
                 f"stop_monotonic_ns: {early_s:.6f} s before the iteration's start, or at it"
             )
         claims = {active.claim_id: cost for active, cost in costs}
-        for uuid in dict.fromkeys(uuid for active, _ in costs for uuid in active.awaited):
-            self._registry.devices[uuid].ledger.iterate(start_ns, stop_ns, claims)
+        uuids = dict.fromkeys(uuid for active, _ in costs for uuid in active.awaited)
+        devices = [self._registry.devices[uuid] for uuid in uuids]
+        for device in devices:
+            _check_reach(device, "monotonic_ns", start_ns, self._clock.monotonic_ns())
+        for device in devices:
+            device.ledger.iterate(start_ns, stop_ns, claims)
         for active, _ in costs:
             if not active.window.iteration_driven:
                 active.window = replace(active.window, iteration_driven=True)

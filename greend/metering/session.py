@@ -1,6 +1,7 @@
 """One session: its events are applied once, committed, then acknowledged."""
 
 import asyncio
+import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -17,6 +18,8 @@ from greend.store.reader import StoreReader
 from greend.store.writer import StoreWriter
 
 LARGEST_BATCH = 10_000
+# Of a large batch, so much is done before others are let in.
+LONGEST_TURN_S = 0.02
 # Final windows and refusals that wait for a client to take them, or to come back.
 LONGEST_BACKLOG = 10_000
 
@@ -64,6 +67,8 @@ class Session:
         self._unsaved: dict[str, _Unsaved] = {}
         # Of what was taken, as it may be said again by a client that missed the answer.
         self._refused: OrderedDict[int, Refused] = OrderedDict()
+        # Of what was taken, what the store has to be asked about, and why.
+        self._later: list[tuple[Event, GreendError | None]] = []
         self._lock = asyncio.Lock()
 
     async def take(self, events: Sequence[Event]) -> None:
@@ -85,8 +90,11 @@ class Session:
 
     async def _take(self, events: Sequence[Event]) -> None:
         async with self._lock:
-            later: list[tuple[Event, GreendError | None]] = []
+            later, turn_s = self._later, time.monotonic()
             for event in events:
+                if time.monotonic() - turn_s > LONGEST_TURN_S:
+                    await asyncio.sleep(0)  # others are waiting
+                    turn_s = time.monotonic()
                 if event.sequence <= self._taken:
                     self._answer_again(event)
                     continue
@@ -100,8 +108,9 @@ class Session:
                         later.append((event, error))
                     else:
                         self._refuse(event, error)
-            if later:
+            if later:  # kept if the store cannot be asked: they count as taken
                 await self._settle(later)
+                self._later = []
             taken = self._taken
             await self._commit()
             self.acknowledged = taken

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from greend.energy.floor import FloorEstimator
 from greend.model import NS_PER_MS, NS_PER_S, Flag
 from tests.energy.world import (
     BUSY_W,
@@ -101,3 +102,21 @@ def test_windows_that_are_all_told_late_are_no_background_to_each_other(
     floor_mw = outcome.ledger.floor.floor_mw()
     assert floor_mw is not None
     assert floor_mw == pytest.approx(FLOOR_W * 1000, rel=0.05)
+
+
+def test_work_that_ended_long_ago_does_not_fall_off_now() -> None:
+    """A late stop acts where steps are open; untracked work there is not its window's."""
+    start = 3 * NS_PER_S
+    device = Device([(start, start + 500 * NS_PER_MS), (start + NS_PER_S, start + 6 * NS_PER_S)])
+    span = Span("a", start, start + 500 * NS_PER_MS, stop_told_ns=start + 3 * NS_PER_S)
+    outcome = run(device, [span], until_ns=12 * NS_PER_S)
+    assert outcome.shares["a"].own_mj == pytest.approx(BUSY_W * 500, rel=0.03)
+    assert_conserved(outcome)
+
+
+def test_a_remembered_floor_survives_a_late_window_over_all_that_was_seen() -> None:
+    floor = FloorEstimator({False: 60_000.0}, {})
+    for second in range(1, 6):
+        floor.add_unoccupied(second * NS_PER_S, NS_PER_S, 58_000.0, 0)
+    floor.retract(0, 10 * NS_PER_S)
+    assert floor.floor_mw() == 60_000.0

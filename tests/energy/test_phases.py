@@ -182,7 +182,7 @@ def test_weights_hold_over_the_whole_range_after_a_year() -> None:
         sharing.start(claim)
     sharing.advance(now + 10 * MS)
     for claim in new:
-        sharing.stop(claim)
+        sharing.stop(claim, now + 10 * MS)
     sharing.advance(now + hour_ns)
     settled = sharing.end_step(rates, errors, frozenset())
     assert {claim.window_id for claim in settled} == {"light", "heavy"}

@@ -265,6 +265,11 @@ EVENTS: dict[str, Row] = {
         INVALID,
         ["stop_monotonic_ns"],
     ),
+    "an iteration older than the timeline": (
+        runs(lambda window_id: {window_id: 1.0}, ahead_ns=-3600 * S),
+        TOO_LATE,
+        ["monotonic_ns", "timeline", "reaches back"],
+    ),
     "an iteration in the future": (
         runs(lambda window_id: {window_id: 1.0}, ahead_ns=2 * S),
         INVALID,

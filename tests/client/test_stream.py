@@ -108,6 +108,24 @@ def test_what_was_not_acknowledged_is_sent_again_under_its_number(
     assert openings[0] == openings[1]
 
 
+def test_a_first_phase_that_is_named_at_once_begins_with_the_window(
+    client: Client, daemon: MemoryDaemon
+) -> None:
+    at_once, later = client.window(gpus=0).start(), client.window(gpus=0).start()
+    at_once.phase("prefill")
+    at_once.phase("decode")
+    time.sleep(0.002)
+    later.phase("prefill")
+    for window in (at_once, later):
+        window.stop()
+        window.result(10)
+    began = {start.window_id: start.monotonic_ns for start in daemon.seen(Start)}
+    first, second, third = daemon.events("phase")
+    assert first.monotonic_ns == began[at_once.window_id]
+    assert second.monotonic_ns > first.monotonic_ns
+    assert third.monotonic_ns > began[later.window_id]
+
+
 def test_phases_and_weights_are_told_as_they_happen(client: Client, daemon: MemoryDaemon) -> None:
     window = client.window("r", gpus=0)
     window.set_weight(2)

@@ -21,6 +21,8 @@ from greend_client._values import WindowResult
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 AHEAD_NS = 1_000_000_000
+# What is said so soon after the start is of the whole window.
+_AT_ONCE_NS = 1_000_000
 """How far ahead an instant may be that the daemon takes."""
 
 
@@ -31,6 +33,7 @@ class Measured:
         "_before",
         "_mistake",
         "_parent",
+        "_phased",
         "_record",
         "_sender",
         "window_id",
@@ -53,6 +56,7 @@ class Measured:
         self._parent = parent
         self._before: Measured | None = None  # whose block this one's is in
         self._mistake: GreendError | None = None  # why there is no result, whatever was sent
+        self._phased = False
         self._record = Record(
             window_id=self.window_id,
             request_id=request_id,
@@ -99,10 +103,15 @@ class Measured:
     def phase(self, name: str) -> None:
         """Note that a phase of this name begins now; the one before ends.
 
-        At most 64 of a window count. Without a start, or after the stop, does nothing.
+        The first one, named at once after the start (within 1 ms), begins with it. At most
+        64 of a window count. Without a start, or after the stop, does nothing.
         """
         if self.started and not self.stopped:
-            self._sender.happened("phase", time.monotonic_ns(), self._record, name)
+            at_ns, start_ns = time.monotonic_ns(), self._record.start_ns
+            if start_ns is not None and not self._phased and at_ns - start_ns < _AT_ONCE_NS:
+                at_ns = start_ns
+            self._phased = True
+            self._sender.happened("phase", at_ns, self._record, name)
 
     def set_weight(self, weight: float) -> None:
         """Change the claim on energy shared with other windows, 1e-3 to 1e6, from now on.

@@ -2,97 +2,20 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from greend.metering.active import ActiveWindows
-from greend.metering.clock import Clock
 from greend.metering.events import Event, Iteration, PhaseBegin, Stop
-from greend.metering.meter import Meter, MeterSettings
-from greend.metering.registry import DeviceRegistry
-from greend.metering.saver import Saver
-from greend.metering.session import Session
-from greend.metering.sessions import Opening, Sessions
-from greend.metering.starts import WindowStart
-from greend.model import NS_PER_MS, NS_PER_S, Capabilities, DeviceInfo, Limits, Window
-from greend.store.engine import migrate, open_engine
-from greend.store.reader import StoreReader
-from greend.store.writer import StoreWriter
+from greend.model import NS_PER_MS, NS_PER_S, Window
 from tests.energy.world import Device
+from tests.metering.host import host, start
 
-GPU = DeviceInfo("GPU-0", 0, "double", Capabilities(True, True, True, True, True), Limits())
 LENGTH_NS = 5 * NS_PER_S
 LATENESS_S = 30.0
 # Iterations are told when they are over: within the usual allowance.
 STEP_NS = 120 * NS_PER_MS
-TOKEN = "secret"
-
-
-class _NoPace:
-    def set_interval(self, uuid: str, interval_ns: int) -> None:
-        pass
-
-
-@dataclass
-class Time:
-    """The clock of a host, which goes on when it is told to."""
-
-    now_ns: int = 0
-
-    def __call__(self) -> int:
-        return self.now_ns
-
-
-@dataclass
-class Host:
-    """A daemon without its doors and its driver."""
-
-    time: Time
-    meter: Meter
-    session: Session
-    finals: dict[str, Window] = field(default_factory=dict)
-    sequence: int = 0
-
-    async def tell(self, events: Sequence[Event]) -> None:
-        """Tells events in this order."""
-        numbered = [
-            Event(self.sequence + number, event.at_ns, event.window_id, event.what)
-            for number, event in enumerate(events, 1)
-        ]
-        self.sequence += len(events)
-        await self.session.take(numbered)
-        assert not self.session.refusals, self.session.refusals
-
-
-@asynccontextmanager
-async def host(directory: Path) -> AsyncIterator[Host]:
-    directory.mkdir()
-    engine = open_engine(directory / "greend.db")
-    migrate(engine)
-    writer = StoreWriter(engine)
-    time = Time()
-    clock = Clock(time, lambda: time() + 1_700_000_000 * NS_PER_S)
-    registry = DeviceRegistry(begin_ns=0)
-    active = ActiveWindows(registry, clock)
-    saver = Saver(writer, active.stored)
-    meter = Meter(MeterSettings(), _NoPace(), saver, active, registry, clock=clock)
-    sessions = Sessions(active, writer, StoreReader(engine), set_lateness=meter.set_lateness)
-    meter.found(GPU)
-    async with sessions.connect(Opening(TOKEN, "", LATENESS_S, 0, 0)) as connection:
-        yield Host(time, meter, connection.session)
-        connection.closed = True
-    await meter.flush()
-    await asyncio.to_thread(writer.stop, 5)
-    engine.dispose()
-
-
-def start(window_id: str, at_ns: int, weight: float) -> Event:
-    what = WindowStart(window_id, "", [], {}, weight, TOKEN, start_ns=at_ns)
-    return Event(0, at_ns, window_id, what)
 
 
 def events_of(number: int, rng: random.Random) -> list[Event]:
@@ -126,7 +49,7 @@ async def measured(
     """What becomes of windows of which events are told at these instants."""
     rng = random.Random(1)  # of the readings: the same for all
     told = sorted(told, key=lambda item: item[0])
-    async with host(directory) as daemon:
+    async with host(directory, LATENESS_S) as daemon:
         while daemon.time.now_ns < until_ns:
             daemon.time.now_ns += round(40 * NS_PER_MS * rng.uniform(0.7, 1.3))
             while told and told[0][0] <= daemon.time.now_ns:

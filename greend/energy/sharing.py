@@ -5,21 +5,17 @@ the rest. Windows claim the floor while they are open; the rest is claimed by cl
 a window, or an iteration for its members. Each remembers the sums when it began; what it
 got is its weight times what they grew by. A start or stop costs the same however many
 windows are open, an iteration as much as it has members.
-
-Events only mark where in the step they are; what they settle is settled when the step
-ends, in their order, as only then its energy is placed.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Collection
+from dataclasses import dataclass
 
-from greend.energy.claims import Claim, Claimant, Iteration, Phase, Tally
-from greend.energy.closed_step import FACTS
-from greend.energy.placing import PlacingErrors, StepErrors
+from greend.energy.claims import Claim, Claimant, Iteration, Phase
+from greend.energy.placing import StepErrors
 from greend.energy.power_model import Kind
-from greend.energy.running import Mark, Rates, RunningSums
+from greend.energy.running import Rates
+from greend.energy.settling import Settling, add_floor
 from greend.model import NS_PER_MS, Flag, Share, Source
 
 # For how long a device's power falls off after the work on it ended.
@@ -56,15 +52,11 @@ class Sharing:
         self._falling: list[Claimant] = []
         self._falling_weight = 0
         self._fallen_ns = 0
-        self._sums = RunningSums()
-        self._placing = PlacingErrors()
-        self._fact_counts = (0,) * len(FACTS)
+        self._settling = Settling()
         # Of the step that goes on.
         self._now_ns = 0
         self.stretches: list[Stretch] = []
         self.occupied_at_begin = False
-        self._begun: dict[Claimant, None] = {}
-        self._deferred: list[Callable[[], None]] = []
         self._settled: list[Claim] = []
 
     @property
@@ -89,12 +81,12 @@ class Sharing:
     @property
     def occupied_ns(self) -> int:
         """How much of the step was occupied so far."""
-        return self._sums.occupied_ns
+        return self._settling.sums.occupied_ns
 
     @property
     def times_ns(self) -> Counter[Kind]:
         """The same by what was done."""
-        return self._sums.times_ns
+        return self._settling.sums.times_ns
 
     @property
     def falling(self) -> bool:
@@ -127,9 +119,9 @@ class Sharing:
             return
         rest_weight = self._rest_weight or self._falling_weight
         kind = self._kind()
-        self._sums.advance(length_ns, self._floor_weight, rest_weight, kind)
+        self._settling.sums.advance(length_ns, self._floor_weight, rest_weight, kind)
         if rest_weight:
-            self._placing.add_piece(length_ns, rest_weight, self._claimants or 1)
+            self._settling.placing.add_piece(length_ns, rest_weight, self._claimants or 1)
         self.stretches.append(
             Stretch(
                 self._now_ns,
@@ -152,21 +144,7 @@ class Sharing:
         self, rates: Rates, errors: StepErrors, facts: frozenset[Flag | Source]
     ) -> list[Claim]:
         """Shares the step out; returns the claims that are settled by that."""
-        sums, placing = self._sums, self._placing
-        placing.end_step(sums, errors)
-        sums.end_step(rates)
-        if facts:
-            counts = zip(self._fact_counts, FACTS, strict=True)
-            self._fact_counts = tuple(count + (fact in facts) for count, fact in counts)
-        for settle in self._deferred:
-            settle()
-        self._deferred.clear()
-        begun, self._begun = self._begun, {}
-        for claimant in begun:
-            claimant.variance += placing.of_part(claimant, sums.now, ended=False)
-        placing.next_step()
-        for claimant in begun:
-            claimant.variance_since = placing.total_of(claimant)
+        self._settling.end_step(rates, errors, facts)
         settled, self._settled = self._settled, []
         return settled
 
@@ -174,8 +152,7 @@ class Sharing:
 
     def start(self, claim: Claim) -> None:
         """A window joins."""
-        here = self._sums.here()
-        claim.begun, claim.fact_counts = here, self._fact_counts
+        claim.begun, claim.fact_counts = self._settling.sums.here(), self._settling.fact_counts
         self._claim(claim)
         self._recompose(claim)
 
@@ -206,24 +183,20 @@ class Sharing:
 
     def begin_phase(self, claim: Claim, phase: Phase) -> None:
         """What a window gets from now on belongs to this phase."""
-        here = self._sums.here()
         if claim.floor_since is not None:
-            self._defer_floor(claim)
-            claim.floor_since = here
-        cut = partial(self._cut, claim, tuple(claim.claimants), here, self._rest_weight)
-        self._deferred.append(partial(cut, phase))
+            self._settling.floor(claim)
+            claim.floor_since = self._settling.sums.here()
+        self._settling.phase(claim, phase, self._rest_weight)
 
     def stop(self, claim: Claim, at_ns: int) -> None:
         """A window leaves; its work falls off if it was the last."""
-        here = self._sums.here()
         if self._paused.pop(claim.window_id, None) is None:
             self._unclaim(claim)
             own = claim.own
             if own is not None:
                 self._leave(own, at_ns)
             self._recompose(claim)
-        claim.stopped = here
-        self._deferred.append(partial(self._count, claim, here))
+        self._settling.stop(claim)
         if not claim.claimants:
             self._settled.append(claim)
 
@@ -248,32 +221,20 @@ class Sharing:
 
     def peek(self, claim: Claim) -> Share:
         """What a claim has got so far; the claim itself stays as it is."""
-        so_far, now = claim.copy(), self._sums.now
-        for tally in so_far.tallies:
-            if claim.floor_since is not None:
-                tally.add_floor(claim.weight, claim.floor_since, now)
-            for claimant in claim.claimants:
-                self._add_rest(tally, claimant, claimant.members[claim], now)
-        if claim.stopped is not None:
-            so_far.device_mj += now.work_mj - claim.stopped.work_mj
-        elif claim.begun is not None:
-            so_far.seen(now, self._fact_counts)
-        return so_far.share()
+        return self._settling.so_far(claim).share()
 
     def bring_up(self, claims: Collection[Claim]) -> list[Claimant]:
         """Gives to claims, and to all who share with them, what they got so far.
 
         Returns through whom they claim.
         """
-        now = self._sums.now
+        now = self._settling.sums.now
         claimants = list(dict.fromkeys(item for claim in claims for item in claim.claimants))
         for claimant in claimants:
-            self._give(claimant, now)
-            claimant.begun, claimant.variance = now, 0.0
-            claimant.variance_since = self._placing.total_of(claimant)
+            self._settling.give(claimant)
         for claim in claims:
             if claim.floor_since is not None:
-                _add_floor(claim, claim.weight, claim.floor_since, now)
+                add_floor(claim, claim.weight, claim.floor_since, now)
                 claim.floor_since = now
         return claimants
 
@@ -286,19 +247,19 @@ class Sharing:
         claims = [*self._open.values(), *self._paused.values()]
         claimants = self.bring_up(claims)
         for claim in claims:
-            claim.seen(self._sums.now, self._fact_counts)
-        self._sums = RunningSums()
-        self._placing = PlacingErrors()
+            claim.seen(self._settling.sums.now, self._settling.fact_counts)
+        self._settling = Settling()
+        now = self._settling.sums.now
         for claim in claims:
-            claim.begun, claim.fact_counts = self._sums.now, self._fact_counts
+            claim.begun, claim.fact_counts = now, self._settling.fact_counts
             claim.floor_since = None if claim.floor_since is None else claim.begun
         for claimant in claimants:
-            claimant.begun, claimant.variance_since = self._sums.now, 0.0
+            claimant.begun, claimant.variance_since = now, 0.0
 
-    # Inside: who claims
+    # Inside
 
     def _claim(self, claim: Claim) -> None:
-        claim.floor_since = self._sums.here()
+        claim.floor_since = self._settling.sums.here()
         claim.weighs(self._now_ns, claim.weight)
         self._open[claim.window_id] = claim
         self._floor_weight += claim.weight
@@ -306,7 +267,7 @@ class Sharing:
             claim.own = self._join(claim.weight, {claim: 1.0})
 
     def _unclaim(self, claim: Claim) -> None:
-        self._defer_floor(claim)
+        self._settling.floor(claim)
         claim.floor_since = None
         claim.weighs(self._now_ns, 0)
         del self._open[claim.window_id]
@@ -338,12 +299,12 @@ class Sharing:
             iteration.claimant = self._join(weight, parts, iteration.kind)
 
     def _join(self, weight: int, members: dict[Claim, float], kind: Kind = None) -> Claimant:
-        claimant = Claimant(weight, members, self._sums.here(), kind)
+        claimant = Claimant(weight, members, self._settling.sums.here(), kind)
         for claim in members:
             claim.claimants.append(claimant)
         self._rest_weight += weight
         self._claimants += 1
-        self._begun[claimant] = None
+        self._settling.begin(claimant)
         return claimant
 
     def _retire(self, claimant: Claimant) -> None:
@@ -366,85 +327,11 @@ class Sharing:
 
     def _finish(self, claimant: Claimant) -> None:
         """A claimant gets nothing more."""
-        here = self._sums.here()
-        self._begun.pop(claimant, None)
-        self._deferred.append(partial(self._end, claimant, here))
+        self._settling.end(claimant)
         for claim in claimant.members:
             claim.claimants.remove(claimant)
             if claim.own is claimant:
                 claim.own = None
             if claim.stopped is not None and not claim.claimants:
-                self._deferred.append(partial(self._count_fall, claim, here))
+                self._settling.fallen(claim)
                 self._settled.append(claim)
-
-    # Inside: what they got, once the step is placed
-
-    def _defer_floor(self, claim: Claim) -> None:
-        assert claim.floor_since is not None
-        self._deferred.append(
-            partial(_add_floor, claim, claim.weight, claim.floor_since, self._sums.here())
-        )
-
-    def _count(self, claim: Claim, until: Mark) -> None:
-        claim.seen(until, self._fact_counts)
-
-    def _count_fall(self, claim: Claim, until: Mark) -> None:
-        """What the device used for a window that had ended."""
-        assert claim.stopped is not None
-        claim.device_mj += until.work_mj - claim.stopped.work_mj
-        claim.note_facts(self._fact_counts)
-
-    def _end(self, claimant: Claimant, until: Mark) -> None:
-        last = self._placing.of_part(claimant, until, ended=True)
-        self._give(claimant, until)
-        for claim, part in claimant.members.items():
-            for tally in claim.tallies:
-                tally.variance += part * part * last
-
-    def _give(self, claimant: Claimant, until: Mark) -> None:
-        for claim, part in claimant.members.items():
-            for tally in claim.tallies:
-                self._add_rest(tally, claimant, part, until)
-
-    def _add_rest(
-        self, tally: Tally, claimant: Claimant, part: float, until: Mark, sign: int = 1
-    ) -> None:
-        tally.add_rest(sign * claimant.weight * part, claimant.begun, until)
-        variance = claimant.variance
-        if claimant.variance_since is not None:
-            total = self._placing.total_of(claimant)
-            variance += claimant.weight**2 * (total - claimant.variance_since)
-        tally.variance += sign * part * part * variance
-
-    def _cut(
-        self,
-        claim: Claim,
-        claimants: tuple[Claimant, ...],
-        here: Mark,
-        rest_weight: int,
-        phase: Phase,
-    ) -> None:
-        """Ends a phase and begins the next: what claimants got so far, and give when they end,
-        is the former's."""
-        if not claim.phases and phase.start_ns <= claim.start_ns:
-            phase.tally = replace(claim.whole)
-            claim.phases.append(phase)
-            return
-        if not claim.phases:
-            claim.phases.append(Phase("", claim.start_ns, replace(claim.whole)))
-        before = claim.phases[-1].tally
-        claim.phases.append(phase)
-        fraction = 0.0
-        for claimant in claimants:
-            part = claimant.members[claim]
-            self._add_rest(before, claimant, part, here)
-            self._add_rest(phase.tally, claimant, part, here, sign=-1)
-            fraction += claimant.weight * part / rest_weight if rest_weight else 0.0
-        variance = self._placing.of_cut(fraction, here)
-        before.variance += variance
-        phase.tally.variance += variance
-
-
-def _add_floor(claim: Claim, weight: int, since: Mark, until: Mark) -> None:
-    for tally in claim.tallies:
-        tally.add_floor(weight, since, until)

@@ -1,9 +1,4 @@
-"""Closed steps, kept for events that come late (DESIGN.md, rule 9).
-
-A late start can only claim what closed steps booked to idle or unattributed; a
-late stop gives back what its window got after it. Either way nobody else's
-figures change.
-"""
+"""Closed steps, kept for events that come late (late.py)."""
 
 from bisect import bisect_right
 from collections import deque

@@ -23,10 +23,11 @@ from greend.metering.meter import Meter
 from greend.metering.pruning import Pruner
 from greend.metering.pulse import Pulse
 from greend.metering.query import Query
+from greend.metering.recovery import Recovery, hold
 from greend.metering.registry import DeviceRegistry
 from greend.metering.saver import Saver
-from greend.metering.service import WindowService, close_unfinished
-from greend.metering.sessions import Sessions
+from greend.metering.service import WindowService
+from greend.metering.sessions import Sessions, boot_id
 from greend.model import DeviceInfo, Sample
 from greend.notify import notify
 from greend.restore import restore
@@ -37,6 +38,7 @@ from greend.store.backup import remove_leftovers
 from greend.store.engine import DATABASE_NAME, migrate, open_engine
 from greend.store.prunable import Prunable
 from greend.store.reader import StoreReader
+from greend.store.recovery import Checkpoint, Forgotten, LeftBehind, Run, left_behind
 from greend.store.retention import Retention
 from greend.store.writer import StoreWriter
 from greend.watchdog import Check, report
@@ -98,20 +100,23 @@ async def _serve(
     engine = open_engine(database, synchronous=settings.store.synchronous)
     await asyncio.to_thread(migrate, engine)
     reader, writer = StoreReader(engine), StoreWriter(engine)
-    left = await asyncio.to_thread(close_unfinished, writer, reader)
-    if left:
-        log.warning("the last run left %d windows unfinished: closed as abandoned", left)
-
+    left = await asyncio.to_thread(left_behind, engine)
     clock = Clock()
     registry = DeviceRegistry()
     active = ActiveWindows(registry, clock, most_open=settings.metering.most_open_windows)
     windows = WindowService(active, writer, reader)
     recorder = _recorder(settings.metrics)
-    saver = Saver(writer, active.stored, recorder)
+    saver = Saver(writer, active.stored, recorder, claimed=left.claimed)
     listener = _LoopListener(loop)
     interval_ns = settings.metering.settings().slow_interval_ns
     fleet = Fleet(driver, listener, interval_ns=interval_ns)
-    remembered = await asyncio.to_thread(reader.devices)
+    remembered = {record.uuid: record for record in await asyncio.to_thread(reader.devices)}
+    floors_mw = settings.metering.settings().floors_mw
+    boot = boot_id()
+    recovery = Recovery(
+        left, active, registry, clock, remembered=remembered, boot_id=boot, floors_mw=floors_mw
+    )
+    await _settle(recovery, left, Run(boot, clock.monotonic_ns()), writer)
     # From here to the meter nothing is awaited: the pulse asks it.
     pulse = Pulse(lambda: meter.tick(), fleet.relieve, lambda: meter.interval_ns)
     meter = Meter(
@@ -120,11 +125,13 @@ async def _serve(
         saver,
         active,
         registry,
-        remembered=remembered,
+        remembered=remembered.values(),
         clock=clock,
+        boot_id=boot,
     )
     active.catch_up, active.set_pace = meter.catch_up, meter.set_pace
     sessions = Sessions(active, writer, reader, set_lateness=meter.set_lateness)
+    sessions.expect(left.sessions if recovery.bridging else ())
     listener.connect(meter, pulse)
     query = Query(reader, registry, windows.current, meter.flush)
     pruner = Pruner(
@@ -168,6 +175,7 @@ async def _serve(
         raise
     if exporter is not None:
         exporter.start()
+    holding = asyncio.create_task(hold(lambda: sessions.caught_up, meter.release))
     pruning = asyncio.create_task(_prune(pruner, settings.store.retention()))
     # Progress without which only a restart helps.
     checks: list[Check] = [
@@ -186,6 +194,7 @@ async def _serve(
     reporting.cancel()
     notify("STOPPING=1", "STATUS=stopping")
     sessions.stop()
+    holding.cancel()
     await _bounded(windows.drain(DRAIN_S), DRAIN_S + JOIN_S)
     pulse.stop()
     pruning.cancel()
@@ -198,6 +207,20 @@ async def _serve(
     await asyncio.to_thread(writer.stop, JOIN_S)
     engine.dispose()
     log.info("stopped")
+
+
+async def _settle(recovery: Recovery, left: LeftBehind, run: Run, writer: StoreWriter) -> None:
+    """Commits what cannot go on, and says what the last run left."""
+    if recovery.closed:
+        log.warning(
+            "the last run left %d windows that cannot go on: closed as abandoned",
+            len(recovery.closed),
+        )
+    going = len(left.windows) - len(recovery.closed)
+    if going:
+        log.info("%d windows of the last run go on", going)
+    kept = Checkpoint(run=run) if recovery.bridging else Forgotten(run)
+    await asyncio.wrap_future(writer.write(windows=recovery.closed, kept=kept))
 
 
 def _restore(state_dir: Path) -> None:

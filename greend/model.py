@@ -224,7 +224,8 @@ class Window:
     among them. `shares` holds what is known so far, by device; it is complete when the
     state is FINAL. `phases` are in order of time and sum to its own energy; the first
     has no name where the window began before any phase. `bound` is on its own energy;
-    None where nothing tells.
+    None where nothing tells. `start_ns` is its start on CLOCK_MONOTONIC, `parts` which part
+    of each card it runs on, where that is not all of it.
     """
 
     window_id: str
@@ -237,6 +238,8 @@ class Window:
     cards: tuple[str, ...] = ()
     # SHA-256 of the session's secret; empty without one.
     token_digest: bytes = b""
+    start_ns: int | None = None
+    parts: Mapping[str, float] | None = None
     stop_unix_ns: int | None = None
     state: WindowState = WindowState.OPEN
     usage: Usage = field(default_factory=Usage)
@@ -308,3 +311,8 @@ class DeviceRecord:
     last_seen_unix_ns: int
     floor_mw: float | None = None
     context_floor_mw: float | None = None
+
+    def floors_mw(self) -> dict[bool, float]:
+        """The floors that are known, by whether a compute context lives."""
+        floors = {False: self.floor_mw, True: self.context_floor_mw}
+        return {context: floor for context, floor in floors.items() if floor is not None}

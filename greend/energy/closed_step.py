@@ -23,6 +23,7 @@ FACTS: tuple[Flag | Source, ...] = (
     Flag.SHARED_WITH_UNTRACKED,
     Source.ENERGY_COUNTER,
     Source.POWER,
+    Flag.RECOVERED,
 )
 
 # Start, length, minute, floor, device, unattributed, power limit, SM clock, then the

@@ -4,17 +4,18 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from greend.energy.bookings import Bookings
 from greend.energy.claims import WEIGHT_UNIT, Claim, Iteration, Phase
-from greend.energy.closed_step import ClosedStep, Piece, coarse
+from greend.energy.closed_step import KEPT_NS, ClosedStep, Piece, coarse
 from greend.energy.floor import FloorEstimator
 from greend.energy.history import History
 from greend.energy.late import LateEvents
 from greend.energy.placement import Placement, unplaced
 from greend.energy.power_model import Kind, PowerModel, kind_of
+from greend.energy.saved import SavedClaim, SavedLedger, save
 from greend.energy.shaping import Shape, shape
 from greend.energy.sharing import Sharing, Stretch
 from greend.energy.timeline import Step, Timeline
@@ -71,6 +72,34 @@ class DeviceLedger:
         # The device's mean power in the last step that could be placed, in mJ/ns.
         self._last_mean = 0.0
 
+    # From run to run
+
+    def save(self) -> SavedLedger | None:
+        """Where it is, between two steps; None before the first."""
+        place = self.timeline.place
+        return None if place is None else SavedLedger(place, self._last_mean, self._sharing.sums)
+
+    def take_touched(self) -> list[tuple[str, SavedClaim]]:
+        """The claims, by window, to which something happened since the last call."""
+        sharing, sums = self._sharing, self._sharing.sums
+        return [
+            (claim.window_id, save(claim, sharing.so_far(claim), sums))
+            if claim.window_id in self._claims
+            else (claim.window_id, save(claim, claim, None))
+            for claim in sharing.take_touched()
+        ]
+
+    def go_on(self, saved: SavedLedger) -> None:
+        """Goes on where another ledger of the device was. Before anything else."""
+        self.timeline.go_on(saved.place)
+        self._last_mean = saved.last_mean
+
+    def go_on_with(self, claim: Claim) -> None:
+        """Goes on with a claim, that had got so much when steps were closed."""
+        claim.joined_ns = self.begin_ns
+        self._claims[claim.window_id] = claim
+        self._push(claim.joined_ns, _START, claim.window_id)
+
     # Events
 
     @property
@@ -83,6 +112,12 @@ class DeviceLedger:
         """The earliest instant at which a window can start."""
         begin_ns = self._history.begin_ns
         return self.timeline.begin_ns if begin_ns is None else begin_ns
+
+    @property
+    def closed_until_ns(self) -> int:
+        """Until when steps are closed."""
+        closed_ns = self.timeline.closed_until_ns
+        return self.timeline.begin_ns if closed_ns is None else closed_ns
 
     def start(
         self,
@@ -151,6 +186,7 @@ class DeviceLedger:
         members = {self._claims[key]: cost for key, cost in costs.items()}
         for claim in members:
             claim.facts.add(Flag.LATE)
+            self._sharing.touch(claim)
         # Nobody claims what was before their start.
         begun = {claim: cost for claim, cost in members.items() if claim.start_ns < stop_ns}
         cost_sum = sum(begun.values())
@@ -171,6 +207,7 @@ class DeviceLedger:
         if closed_ns is None or at_ns >= closed_ns:
             return None
         claim.facts.add(Flag.LATE)
+        self._sharing.touch(claim)
         return closed_ns
 
     def _push(self, at_ns: int, kind: int, key: str | int, what: object = None) -> None:
@@ -258,6 +295,9 @@ class DeviceLedger:
 
     def _book_idle(self, step: Step, minute_s: int) -> None:
         """A step that no window touches; most are."""
+        if step.recovered and step.duration_ns > KEPT_NS:
+            # Nobody can tell any more when in that time it was used.
+            step = replace(step, placed=False)
         energy_mj = _energy_mj(step)
         background = self.floor.background(step.start_ns)
         shaped = shape(step, energy_mj, 0, self.floor.floor_mw(), background.value)
@@ -359,6 +399,8 @@ class DeviceLedger:
         facts: set[Flag | Source] = set()
         if step.reset:
             facts.add(Flag.COUNTER_RESET)
+        if step.recovered:
+            facts.add(Flag.RECOVERED)
         if not step.placed:
             facts.add(Flag.GAP)
             return frozenset(facts)

@@ -65,6 +65,11 @@ class PlacingErrors:
         self._occupied_ns = 0
         self._errors = StepErrors((0.0, 0.0), 0.0, 0.0, 0.0, 0.0)
 
+    @property
+    def totals(self) -> tuple[float, float]:
+        """The sum, and the part of it that not all have."""
+        return self._total, self._split_total
+
     def total_of(self, claimant: Claimant) -> float:
         """The sum for a claimant."""
         return self._total + (self._split_total if claimant.kind is None else 0.0)

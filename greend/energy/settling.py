@@ -12,6 +12,7 @@ from greend.energy.claims import Claim, Claimant, Phase, Tally
 from greend.energy.closed_step import FACTS
 from greend.energy.placing import PlacingErrors, StepErrors
 from greend.energy.running import Mark, Rates, RunningSums
+from greend.energy.saved import SavedSums
 from greend.model import Flag, Source
 
 
@@ -76,6 +77,11 @@ class Settling:
         self._waiting.append(partial(self._count_fall, claim, self.sums.here()))
 
     # Between steps
+
+    @property
+    def saved_sums(self) -> SavedSums:
+        """The running sums, to be kept."""
+        return SavedSums(self.sums.now, *self.placing.totals, self.fact_counts)
 
     def give(self, claimant: Claimant) -> None:
         """What a claimant got so far is its members'; it goes on from here."""

@@ -15,6 +15,7 @@ from greend.energy.claims import Claim, Claimant, Iteration, Phase
 from greend.energy.placing import StepErrors
 from greend.energy.power_model import Kind
 from greend.energy.running import Rates
+from greend.energy.saved import SavedSums
 from greend.energy.settling import Settling, add_floor
 from greend.model import NS_PER_MS, Flag, Share, Source
 
@@ -58,6 +59,8 @@ class Sharing:
         self.stretches: list[Stretch] = []
         self.occupied_at_begin = False
         self._settled: list[Claim] = []
+        # To whom something happened since this was taken last.
+        self._touched: dict[Claim, None] = {}
 
     @property
     def open_count(self) -> int:
@@ -152,6 +155,7 @@ class Sharing:
 
     def start(self, claim: Claim) -> None:
         """A window joins."""
+        self.touch(claim)
         claim.begun, claim.fact_counts = self._settling.sums.here(), self._settling.fact_counts
         self._claim(claim)
         self._recompose(claim)
@@ -159,6 +163,7 @@ class Sharing:
     def pause(self, window_id: str) -> None:
         """A window claims nothing while its child is open."""
         claim = self._open[window_id]
+        self.touch(claim)
         self._unclaim(claim)
         self._paused[window_id] = claim
         self._drop(claim)
@@ -167,11 +172,13 @@ class Sharing:
     def resume(self, window_id: str) -> None:
         """The last of its children has ended."""
         claim = self._paused.pop(window_id)
+        self.touch(claim)
         self._claim(claim)
         self._recompose(claim)
 
     def reweigh(self, claim: Claim, weight: int) -> None:
         """A window claims by another weight from now on."""
+        self.touch(claim)
         if claim.window_id not in self._open:
             claim.weight = weight
             return
@@ -183,6 +190,7 @@ class Sharing:
 
     def begin_phase(self, claim: Claim, phase: Phase) -> None:
         """What a window gets from now on belongs to this phase."""
+        self.touch(claim)
         if claim.floor_since is not None:
             self._settling.floor(claim)
             claim.floor_since = self._settling.sums.here()
@@ -190,6 +198,7 @@ class Sharing:
 
     def stop(self, claim: Claim, at_ns: int) -> None:
         """A window leaves; its work falls off if it was the last."""
+        self.touch(claim)
         if self._paused.pop(claim.window_id, None) is None:
             self._unclaim(claim)
             own = claim.own
@@ -206,6 +215,7 @@ class Sharing:
         """An iteration begins; its members claim the rest only in iterations from now on."""
         for claim in claims:
             claim.iteration_driven = True
+            self.touch(claim)
             if claim.stopped is None:  # else its work only falls off
                 self._drop(claim)
         self._running.append(iteration)
@@ -218,6 +228,24 @@ class Sharing:
             self._leave(iteration.claimant, iteration.stop_ns)
 
     # Between steps
+
+    @property
+    def sums(self) -> SavedSums:
+        """The running sums, to be kept."""
+        return self._settling.saved_sums
+
+    def touch(self, claim: Claim) -> None:
+        """Something happened to a claim that steps do not tell."""
+        self._touched[claim] = None
+
+    def take_touched(self) -> list[Claim]:
+        """The claims to which something happened since the last call."""
+        touched, self._touched = self._touched, {}
+        return list(touched)
+
+    def so_far(self, claim: Claim) -> Claim:
+        """A claim with what it has got so far; the claim itself stays as it is."""
+        return self._settling.so_far(claim)
 
     def peek(self, claim: Claim) -> Share:
         """What a claim has got so far; the claim itself stays as it is."""
@@ -255,6 +283,7 @@ class Sharing:
             claim.floor_since = None if claim.floor_since is None else claim.begun
         for claimant in claimants:
             claimant.begun, claimant.variance_since = now, 0.0
+        self._touched.update(dict.fromkeys(claims))
 
     # Inside
 
@@ -302,6 +331,7 @@ class Sharing:
         claimant = Claimant(weight, members, self._settling.sums.here(), kind)
         for claim in members:
             claim.claimants.append(claimant)
+            self.touch(claim)
         self._rest_weight += weight
         self._claimants += 1
         self._settling.begin(claimant)
@@ -330,6 +360,7 @@ class Sharing:
         self._settling.end(claimant)
         for claim in claimant.members:
             claim.claimants.remove(claimant)
+            self.touch(claim)
             if claim.own is claimant:
                 claim.own = None
             if claim.stopped is not None and not claim.claimants:

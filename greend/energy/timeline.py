@@ -20,9 +20,10 @@ class Step:
 
     `energy_mj` is None when it is not known (yet): a silent or reset sensor.
     `placed` is False when it is not known, or when in the step it was used is not.
-    `unknown_ns` is time whose energy will never be known. `start_error_ns` and
-    `end_error_ns` are how far its ends may lie from where they were found, `noise_mj` how
-    far integrated power may be from what was used (1 σ).
+    `recovered`: it bridges a restart of the daemon. `unknown_ns` is time whose energy will
+    never be known. `start_error_ns` and `end_error_ns` are how far its ends may lie from
+    where they were found, `noise_mj` how far integrated power may be from what was used
+    (1 σ).
     `utilization_percent` is the highest seen in the step, `sm_clock_mhz` the mean.
     """
 
@@ -32,6 +33,7 @@ class Step:
     source: Source = Source.ENERGY_COUNTER
     placed: bool = True
     reset: bool = False
+    recovered: bool = False
     unknown_ns: int = 0
     utilization_percent: int | None = None
     sm_clock_mhz: float | None = None
@@ -46,6 +48,19 @@ class Step:
         return self.end_ns - self.start_ns
 
 
+@dataclass(frozen=True, slots=True)
+class TimelinePlace:
+    """Until when steps were closed, how far that may be off (1 σ), what the counter said then.
+
+    `silent`: nothing is known of the time just before.
+    """
+
+    closed_until_ns: int
+    closed_error_ns: float
+    energy_mj: int
+    silent: bool
+
+
 @dataclass(slots=True)
 class _Edge:
     """An advance of the counter: up to here this much energy was used."""
@@ -54,6 +69,7 @@ class _Edge:
     energy_mj: int
     reset: bool = False
     unknown: bool = False
+    recovered: bool = False
     utilization_percent: int | None = None
     clock_sum_mhz: int = 0
     clock_count: int = 0
@@ -83,6 +99,30 @@ class Timeline:
         self._closed_error_ns = 0.0
         # The mean power of the last step that could be placed, in mJ/ns.
         self._mean: float | None = None
+        # No step is closed: what happened in the next one may still be told.
+        self.held = False
+
+    @property
+    def place(self) -> TimelinePlace | None:
+        """Where it is, to go on from there later; None before the first step."""
+        if self.closed_until_ns is None or not self._edges:
+            return None
+        edge = self._edges[0]
+        return TimelinePlace(
+            self.closed_until_ns, self._closed_error_ns, edge.energy_mj, self._silent
+        )
+
+    def go_on(self, place: TimelinePlace) -> None:
+        """Goes on where another timeline of the device was. Before the first sample.
+
+        The step that bridges the time between stays open while `held`.
+        """
+        self.begin_ns = self.closed_until_ns = place.closed_until_ns
+        self._closed_error_ns, self._silent = place.closed_error_ns, place.silent
+        at_ns = place.closed_until_ns
+        self._edges.append(_Edge(Interval(at_ns, at_ns), place.energy_mj))
+        self._pending.recovered = True
+        self.held = True
 
     @property
     def sharp(self) -> bool:
@@ -103,24 +143,30 @@ class Timeline:
             silent = now - self._last.monotonic_ns >= SILENCE_NS
             self._append(Interval(now, now), energy_mj, unknown=silent)
         else:
-            before = self._edges[-1].energy_mj
-            # A counter that stood still may catch up.
-            absurd_mj = (now - self._changed_ns + NS_PER_S) * ABSURD_POWER_MW // NS_PER_S
             # The readings were taken at some time within their calls.
             low = self._last.monotonic_ns - self._last.call_ns / 2
             high = now + sample.call_ns / 2
             seen = Interval(max(low, high - self._locator.longest_period_ns), high)
-            if energy_mj == before:
+            if energy_mj == self._edges[-1].energy_mj:
                 self._locator.unchanged(now - sample.call_ns / 2 - self._changed_ns)
-            elif 0 < energy_mj - before <= absurd_mj:
-                self._locator.advanced(seen)
-                self._append(seen, energy_mj)
             else:
-                self._append(seen, energy_mj, reset=True)
+                self._advance(seen, energy_mj)
         self._last = sample
+
+    def _advance(self, seen: Interval, energy_mj: int) -> None:
+        """The counter shows something else than before."""
+        before = self._edges[-1]
+        # A counter that stood still may catch up.
+        since_ns = seen.high - before.seen.high + NS_PER_S
+        sane = 0 < energy_mj - before.energy_mj <= since_ns * ABSURD_POWER_MW / NS_PER_S
+        if sane and not self._pending.recovered:
+            self._locator.advanced(seen)
+        self._append(seen, energy_mj, reset=not sane)
 
     def close(self, now_ns: int, lateness_ns: int) -> Iterator[Step]:
         """Steps whose end the sensor has passed and whose allowance is over."""
+        if self.held:
+            return
         while len(self._edges) >= 2:
             edge = self._edges[1]
             if edge.seen.high + lateness_ns > now_ns:
@@ -149,6 +195,7 @@ class Timeline:
             source=self._source,
             placed=not silent and not unknown,
             reset=edge.reset,
+            recovered=edge.recovered,
             unknown_ns=end_ns - round(before.seen.middle) if unknown else 0,
             utilization_percent=edge.utilization_percent,
             sm_clock_mhz=edge.clock_sum_mhz / edge.clock_count if edge.clock_count else None,
@@ -186,7 +233,14 @@ class Timeline:
     def _begin(self, now_ns: int, energy_mj: int) -> None:
         # What the counter shows at first it has shown since its last step.
         early_ns = USUAL_PERIOD_NS if self._source is Source.ENERGY_COUNTER else 0
-        self._append(Interval(now_ns - early_ns, now_ns), energy_mj)
+        seen = Interval(now_ns - early_ns, now_ns)
+        if not self._edges:
+            self._append(seen, energy_mj)
+        elif self._source is Source.POWER:
+            # Nobody knows what was drawn while nobody read.
+            self._append(seen, energy_mj, unknown=True)
+        elif energy_mj != self._edges[-1].energy_mj:
+            self._advance(seen, energy_mj)
 
     def _append(
         self, seen: Interval, energy_mj: int, *, reset: bool = False, unknown: bool = False

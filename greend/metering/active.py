@@ -2,7 +2,7 @@
 
 import itertools
 from bisect import insort
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from greend.energy.ledger import Settled
@@ -107,6 +107,8 @@ class ActiveWindows:
                 parent_id=parent_id,
                 cards=cards,
                 token_digest=token_digest(start.session_token),
+                start_ns=start_ns,
+                parts=parts if cards else None,
                 flags=frozenset(flag for flag, holds in flags.items() if holds),
                 iteration_driven=start.iteration_driven,
             ),
@@ -135,6 +137,27 @@ class ActiveWindows:
                 iteration_driven=window.iteration_driven,
             )
             self.set_pace(device)
+
+    def restore(self, window: Window, parts: Mapping[str, float]) -> ActiveWindow:
+        """A window of the last run goes on; the caller tells the ledgers."""
+        assert window.start_ns is not None
+        start_ns, offset_ns = window.start_ns, window.start_unix_ns - window.start_ns
+        stop_unix_ns = window.stop_unix_ns
+        active = self._active[window.window_id] = ActiveWindow(
+            window,
+            start_ns,
+            awaited=set(parts),
+            parts=parts,
+            claim_id=f"{window.window_id}#{next(self._claims)}",
+            stop_ns=None if stop_unix_ns is None else stop_unix_ns - offset_ns,
+            marks=[
+                (phase.start_unix_ns - offset_ns, phase.name)
+                for phase in window.phases
+                if phase.name
+            ],
+            stored=True,
+        )
+        return active
 
     def cancel(self, active: ActiveWindow) -> None:
         """A start that was not acknowledged never was: its claim ends where it began."""
@@ -224,6 +247,11 @@ class ActiveWindows:
                 active.settle(device.info.uuid, item.share)
                 finals += self._complete(active)
         return finals
+
+    def parents_of(self, finals: Iterable[Window]) -> list[Window]:
+        """See WindowSink."""
+        parents = (self._active.get(final.parent_id) for final in finals if final.parent_id)
+        return [item.as_stored() for item in parents if item is not None and not item.final]
 
     def device_lost(self, uuid: str) -> None:
         """See WindowSink."""

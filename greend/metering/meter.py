@@ -13,9 +13,12 @@ from typing import Protocol
 from greend.energy.ledger import DeviceLedger, Settled
 from greend.metering.clock import Clock
 from greend.metering.feed import Feed
+from greend.metering.kept import encode
+from greend.metering.recovery import anchor_of
 from greend.metering.registry import DeviceRegistry, MeteredDevice
 from greend.metering.saver import Saver
 from greend.model import NS_PER_MS, NS_PER_S, DeviceInfo, DeviceRecord, Sample, Window
+from greend.store.recovery import Run
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +58,14 @@ class WindowSink(Protocol):
     def settled(self, device: MeteredDevice, shares: Iterable[Settled]) -> list[Window]:
         """Shares of a device that are final; returns windows that are final by that."""
 
+    def parents_of(self, finals: Iterable[Window]) -> list[Window]:
+        """Those that are not final and have taken what these got, as they are stored."""
+
     def device_lost(self, uuid: str) -> None:
         """A device does not answer any more."""
+
+    def is_active(self, window_id: str) -> bool:
+        """Whether it is not final, or this is not yet known to be committed."""
 
 
 class Meter:
@@ -72,6 +81,7 @@ class Meter:
         *,
         remembered: Iterable[DeviceRecord] = (),
         clock: Clock,
+        boot_id: str = "",
     ) -> None:
         self.settings = settings
         self.registry = registry
@@ -80,6 +90,7 @@ class Meter:
         self._windows = windows
         self._remembered = {record.uuid: record for record in remembered}
         self._clock = clock
+        self._boot_id = boot_id
         self._flushed_ns = clock.monotonic_ns()
         self._samples: Feed[Sample] = Feed()
         self._lateness_ns = settings.lateness_ns
@@ -94,16 +105,24 @@ class Meter:
         for device in self.registry.devices.values():
             self.set_pace(device)
 
+    def release(self) -> None:
+        """What bridges a restart is closed: nothing will be told of it any more."""
+        for uuid, device in list(self.registry.devices.items()):
+            device.ledger.timeline.held = False
+            if device.latest is None and not device.ledger.busy:
+                del self.registry.devices[uuid]  # it is not there any more
+
     def found(self, info: DeviceInfo) -> None:
         """A device answers (again)."""
         self.registry.driver_error = None
         device = self.registry.devices.get(info.uuid)
         if device is None:
+            record = self._remembered.get(info.uuid)
             ledger = DeviceLedger(
                 info.uuid,
                 self._clock.monotonic_ns(),
                 has_counter=info.capabilities.energy_counter,
-                remembered_floor_mw=_floors(self._remembered.get(info.uuid)),
+                remembered_floor_mw={} if record is None else record.floors_mw(),
                 set_floor_mw=self.settings.floors_mw.get(info.uuid, {}),
             )
             device = MeteredDevice(info, ledger, self._clock.unix_ns)
@@ -118,6 +137,7 @@ class Meter:
         device.fast_until_ns = device.found_ns + self.settings.fast_after_ns
         device.interval_ns = 0
         self.set_pace(device)
+        self._collect(device)
         self._saver.save([device.record(self._clock.unix_ns)])
 
     def missing(self, reasons: Sequence[str]) -> None:
@@ -191,24 +211,41 @@ class Meter:
             if now_ns - device.measured_ns < NS_PER_S:
                 continue  # booked with its samples, or put off
             self._book(device, now_ns, offset_ns)
-        busy = any(device.ledger.busy for device in self.registry.devices.values())
-        if now_ns - self._flushed_ns >= (FLUSH_NS if busy else IDLE_FLUSH_NS):
+        soon = any(
+            device.ledger.busy or not device.anchored for device in self.registry.devices.values()
+        )
+        if now_ns - self._flushed_ns >= (FLUSH_NS if soon else IDLE_FLUSH_NS):
             self.flush()
 
     def collect(self) -> None:
         """Hands what was booked to the saver; it is written with the next flush."""
         for device in self.registry.devices.values():
             self.catch_up(device)
-            self._saver.add((), device.ledger.take_bookings())
+            self._collect(device)
 
     def flush(self) -> "asyncio.Future[object]":
         """Writes what was booked; the future is done when it is committed."""
         self._flushed_ns = self._clock.monotonic_ns()
         self.collect()
         now_unix_ns = self._clock.unix_ns
+        busy = [item.ledger for item in self.registry.devices.values() if item.ledger.busy]
         return self._saver.save(
-            [device.record(now_unix_ns) for device in self.registry.devices.values()]
+            [device.record(now_unix_ns) for device in self.registry.devices.values()],
+            Run(self._boot_id, self._flushed_ns),
+            min((ledger.closed_until_ns for ledger in busy), default=self._flushed_ns),
         )
+
+    def _collect(self, device: MeteredDevice) -> None:
+        """Hands over to the saver what was booked, and where the ledger is by that."""
+        ledger = device.ledger
+        self._saver.add((), ledger.take_bookings())
+        claims = {
+            window_id: encode(claim)
+            for claim_id, claim in ledger.take_touched()
+            if self._windows.is_active(window_id := claim_id.partition("#")[0])
+        }
+        self._saver.keep(device.info.uuid, anchor_of(device), claims)
+        device.anchored = ledger.timeline.place is not None
 
     def set_pace(self, device: MeteredDevice) -> None:
         """Fast while a window is not final, may be told of later, or someone watches, and a
@@ -262,14 +299,9 @@ class Meter:
             finals = self._windows.settled(device, settled)
             if finals:
                 # With their minutes, so that windows and ledger agree in every commit.
-                self._saver.add(finals, device.ledger.take_bookings())
+                self._saver.add(finals, (), self._windows.parents_of(finals))
+                for uuid in {uuid for window in finals for uuid in window.shares}:
+                    self._collect(self.registry.devices[uuid])
                 self._saver.save()
         except Exception:  # one bad device is one bad device
             log.exception("booking samples of %s failed", device.info.uuid)
-
-
-def _floors(record: DeviceRecord | None) -> dict[bool, float]:
-    if record is None:
-        return {}
-    floors = {False: record.floor_mw, True: record.context_floor_mw}
-    return {context: floor for context, floor in floors.items() if floor is not None}

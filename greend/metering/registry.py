@@ -29,6 +29,8 @@ class MeteredDevice:
     found_ns: int = 0
     # The last reading of energy or power; silence since then is a failure.
     measured_ns: int = 0
+    # Whether the next run of the daemon could go on with its ledger.
+    anchored: bool = False
     # Samples that are not booked yet (Meter.catch_up).
     put_off: list[Sample] = field(default_factory=list)
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from greend.model import AMOUNTS, Booking, DeviceRecord, Window
+from greend.store.recovery import Checkpoint, Run
 from greend.store.writer import StoreWriter
 
 log = logging.getLogger(__name__)
@@ -33,15 +34,28 @@ class Saver:
         writer: StoreWriter,
         on_stored: Callable[[Window], None],
         recorder: Recorder | None = None,
+        *,
+        claimed: Iterable[str] = (),
     ) -> None:
         self._writer = writer
         self._recorder = recorder
         self._on_stored = on_stored
         self._bookings: dict[tuple[str, int], Booking] = {}
         self._windows: dict[str, Window] = {}
+        self._parents: dict[str, Window] = {}
+        self._anchors: dict[str, bytes] = {}
+        self._claims: dict[tuple[str, str], bytes] = {}
+        # Windows of which there are claims in the store, or were handed over.
+        self._claimed = set(claimed)
 
-    def add(self, windows: Iterable[Window], bookings: Iterable[Booking]) -> None:
-        """Keeps what is newly final or booked for the next `save`."""
+    def add(
+        self,
+        windows: Iterable[Window],
+        bookings: Iterable[Booking],
+        parents: Iterable[Window] = (),
+    ) -> None:
+        """Keeps what is newly final or booked for the next `save`, and what parents got by it."""
+        self._parents.update((window.window_id, window) for window in parents)
         windows, bookings = list(windows), list(bookings)
         if self._recorder is not None:
             for window in windows:
@@ -49,6 +63,11 @@ class Saver:
             for booking in bookings:
                 self._recorder.booked(booking)
         self._keep(windows, bookings)
+
+    def keep(self, device: str, anchor: bytes, claims: Mapping[str, bytes]) -> None:
+        """Keeps for the next `save` where a ledger is with all that it booked; claims by window."""
+        self._anchors[device] = anchor
+        self._claims.update(((window_id, device), body) for window_id, body in claims.items())
 
     def _keep(self, windows: Iterable[Window], bookings: Iterable[Booking]) -> None:
         for window in windows:
@@ -62,30 +81,43 @@ class Saver:
                 else kept.plus(**{name: getattr(booking, name) for name in AMOUNTS})
             )
 
-    def save(self, devices: Iterable[DeviceRecord] = ()) -> "asyncio.Future[object]":
+    def save(
+        self,
+        devices: Iterable[DeviceRecord] = (),
+        run: Run | None = None,
+        events_until_ns: int | None = None,
+    ) -> "asyncio.Future[object]":
         """Hands everything over; the future is done when it is committed.
 
         To be awaited in `asyncio.shield`: a caller who gives up must not cancel it.
         """
         windows, self._windows = self._windows, {}
         bookings, self._bookings = self._bookings, {}
+        parents, self._parents = self._parents, {}
+        anchors, self._anchors = self._anchors, {}
+        claims = {key: body for key, body in self._claims.items() if key[0] not in windows}
+        self._claims = {}
+        self._claimed.update(window_id for window_id, _ in claims)
+        final = self._claimed.intersection(windows)
+        self._claimed -= final
         written = self._writer.write(
-            windows=list(windows.values()), bookings=list(bookings.values()), devices=list(devices)
+            windows=[*parents.values(), *windows.values()],
+            bookings=list(bookings.values()),
+            devices=list(devices),
+            kept=Checkpoint(anchors, claims, list(final), events_until_ns, run),
         )
         done = asyncio.wrap_future(written)
-        done.add_done_callback(lambda done: self._written(done, windows, bookings))
-        return done
 
-    def _written(
-        self,
-        done: "asyncio.Future[object]",
-        windows: dict[str, Window],
-        bookings: dict[tuple[str, int], Booking],
-    ) -> None:
-        error = done.exception()
-        if error is None:
-            for window in windows.values():
-                self._on_stored(window)
-            return
-        log.debug("%d windows and %d bookings wait for the store", len(windows), len(bookings))
-        self._keep(windows.values(), bookings.values())
+        def on_written(done: "asyncio.Future[object]") -> None:
+            if done.exception() is None:
+                for window in windows.values():
+                    self._on_stored(window)
+                return
+            log.debug("%d windows and %d bookings wait for the store", len(windows), len(bookings))
+            self._keep(windows.values(), bookings.values())
+            self._anchors = anchors | self._anchors
+            self._claims = claims | self._claims
+            self._claimed |= final
+
+        done.add_done_callback(on_written)
+        return done

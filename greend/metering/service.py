@@ -1,7 +1,6 @@
 """Windows, one at a time: opened, ended, asked for."""
 
 import asyncio
-from dataclasses import replace
 
 import uuid6
 
@@ -10,7 +9,7 @@ from greend.metering import checks
 from greend.metering.active import ActiveWindows
 from greend.metering.starts import WindowStart, check_same
 from greend.metering.windows import ActiveWindow, check_token
-from greend.model import Flag, Usage, Window, WindowState
+from greend.model import Usage, Window
 from greend.store.reader import StoreReader
 from greend.store.writer import StoreWriter
 
@@ -135,22 +134,3 @@ class WindowService:
         if window is None:
             raise self._active.unknown(window_id)
         return window
-
-
-def close_unfinished(writer: StoreWriter, reader: StoreReader) -> int:
-    """Closes windows that a former run could not finish, with what was known of them.
-
-    When those that were open ended is not known. Returns their number; runs before the
-    daemon serves.
-    """
-    closed = [
-        replace(
-            window,
-            state=WindowState.FINAL,
-            flags=window.flags | {Flag.ABANDONED, Flag.PARTIAL},
-        )
-        for window in reader.unfinished()
-    ]
-    if closed:
-        writer.write(windows=closed).result()
-    return len(closed)

@@ -11,10 +11,12 @@ from greend.errors import GreendError, InvalidArgument
 from greend.metering import checks
 from greend.metering.active import ActiveWindows, already_final
 from greend.metering.events import Change, Event, FirstToken, Iteration, PhaseBegin, Stop, Weight
+from greend.metering.kept import KeptEvent, KeptIteration, KeptWeight, encode
 from greend.metering.starts import WindowStart, check_same
-from greend.metering.windows import ActiveWindow, check_token
+from greend.metering.windows import ActiveWindow, check_token, token_digest
 from greend.model import Usage, Window
 from greend.store.reader import StoreReader
+from greend.store.recovery import StoredSession, Told
 from greend.store.writer import StoreWriter
 
 LARGEST_BATCH = 10_000
@@ -58,6 +60,7 @@ class Session:
         self.refusals: deque[Refused] = deque(maxlen=LONGEST_BACKLOG)
         self.finals: deque[Window] = deque(maxlen=LONGEST_BACKLOG)
         self.news = asyncio.Event()
+        self.digest = token_digest(token)
         self._token = token
         self._active = active
         self._writer = writer
@@ -69,6 +72,8 @@ class Session:
         self._refused: OrderedDict[int, Refused] = OrderedDict()
         # Of what was taken, what the store has to be asked about, and why.
         self._later: list[tuple[Event, GreendError | None]] = []
+        # Of these nothing is in a window's row.
+        self._events: list[tuple[int, bytes]] = []
         self._lock = asyncio.Lock()
 
     async def take(self, events: Sequence[Event]) -> None:
@@ -82,6 +87,13 @@ class Session:
         _check_order(events)
         # Not given up half way: what was applied has to be committed.
         await asyncio.shield(asyncio.ensure_future(self._take(events)))
+
+    def go_on(self, acknowledged: int) -> None:
+        """Goes on with a session of the last run."""
+        self.acknowledged = self._taken = acknowledged
+        for active in self._active.all():
+            if active.window.token_digest == self.digest:
+                active.on_final = self.final
 
     def final(self, window: Window) -> None:
         """A window of this session is final."""
@@ -112,7 +124,7 @@ class Session:
                 await self._settle(later)
                 self._later = []
             taken = self._taken
-            await self._commit()
+            await self._commit(taken)
             self.acknowledged = taken
             self.news.set()
 
@@ -131,6 +143,7 @@ class Session:
         if active is None:
             return False
         check_token(active.window, self._token)
+        active.on_final = self.final
         self._change(active, event.at_ns, what)
         self._unsaved.setdefault(window_id, _Unsaved(active))
         return True
@@ -156,6 +169,8 @@ class Session:
         match what:
             case Weight(weight):
                 self._active.weigh(active, at_ns, weight)
+                kept = KeptWeight(active.window.window_id, at_ns, weight)
+                self._events.append((at_ns, encode(KeptEvent(weight=kept))))
             case PhaseBegin(name):
                 self._active.begin_phase(active, at_ns, name)
             case Usage():
@@ -184,6 +199,9 @@ class Session:
             check_token(window, self._token)  # what is final claims no part
         checks.check_costs(what.costs)
         self._active.iterate(event.at_ns, what.stop_ns, members)
+        costs = {active.window.window_id: cost for active, cost in members}
+        kept = KeptIteration(event.at_ns, what.stop_ns, costs)
+        self._events.append((what.stop_ns, encode(KeptEvent(iteration=kept))))
         return True
 
     # Events of windows that are not active
@@ -228,17 +246,19 @@ class Session:
 
     # The store
 
-    async def _commit(self) -> None:
+    async def _commit(self, taken: int) -> None:
         """One write for all; what cannot be written is kept for the next time."""
-        if not self._unsaved:
+        if not self._unsaved and taken == self.acknowledged:
             return
         new: list[Window] = []
         changed: list[Window] = []
         for item in self._unsaved.values():
             is_new = item.start is not None and not item.active.stored and not item.active.final
             (new if is_new else changed).append(item.active.as_stored())
-        there = await asyncio.wrap_future(self._writer.insert(new, changed))
+        told = Told(StoredSession(self.digest, taken), self._events)
+        there = await asyncio.wrap_future(self._writer.insert(new, changed, told))
         saved, self._unsaved = self._unsaved, {}
+        self._events = []
         elsewhere: list[tuple[Event, GreendError | None]] = []
         for window_id, item in saved.items():
             if window_id in there and not item.active.stored and item.start is not None:

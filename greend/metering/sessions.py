@@ -4,7 +4,7 @@ import asyncio
 import hmac
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from greend.metering.session import Session
 from greend.metering.windows import token_digest
 from greend.model import NS_PER_S
 from greend.store.reader import StoreReader
+from greend.store.recovery import Ended, StoredSession
 from greend.store.writer import StoreWriter
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ class Opening:
     lateness_s: float
     uid: int
     pid: int
+    # The last event that the client has to tell now.
+    last_sequence: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +52,8 @@ class Connection:
 
     session: Session
     lateness_ns: int
+    # The last event that the client had when it came.
+    last_sequence: int = 0
     current: bool = True
     # The client said that nothing more will come.
     closed: bool = False
@@ -80,6 +85,8 @@ class Sessions:
         self._ended: OrderedDict[bytes, Session] = OrderedDict()
         self._lateness_ns = 0
         self._stopped = False
+        # Those of the last run that did not come back yet, and what of theirs is committed.
+        self._expected: dict[bytes, int] = {}
 
     @asynccontextmanager
     async def connect(self, opening: Opening) -> AsyncIterator[Connection]:
@@ -99,7 +106,7 @@ class Sessions:
         else:
             session = self._new(opening) if key not in self._ended else self._ended.pop(key)
         log.debug("session of pid %d, uid %d is connected", opening.pid, opening.uid)
-        connection = self._live[key] = Connection(session, lateness_ns)
+        connection = self._live[key] = Connection(session, lateness_ns, opening.last_sequence)
         self._lateness_changed()
         try:
             yield connection
@@ -107,13 +114,30 @@ class Sessions:
             if connection.current:
                 self._left(key, connection)
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether all are back that are expected, and have told what they had to tell."""
+        behind = (
+            connection.session.acknowledged < connection.last_sequence
+            for connection in self._live.values()
+        )
+        return not self._expected and not any(behind)
+
     def stop(self) -> None:
         """Before the end: nothing that is late will be told any more."""
         self._stopped = True
         self._lateness_changed()
 
+    def expect(self, sessions: Iterable[StoredSession]) -> None:
+        """Sessions of the last run, which may come back."""
+        self._expected = {item.digest: item.acknowledged for item in sessions}
+
     def _new(self, opening: Opening) -> Session:
-        return Session(opening.session_token, self._active, self._writer, self._reader)
+        session = Session(opening.session_token, self._active, self._writer, self._reader)
+        acknowledged = self._expected.pop(session.digest, None)
+        if acknowledged is not None:
+            session.go_on(acknowledged)
+        return session
 
     def _left(self, key: bytes, connection: Connection) -> None:
         if connection.closed:
@@ -124,6 +148,7 @@ class Sessions:
 
     def _end(self, key: bytes) -> None:
         session = self._ended[key] = self._live.pop(key).session
+        self._writer.write(kept=Ended(key))
         session.finals.clear()
         if len(self._ended) > MOST_ENDED:
             self._ended.popitem(last=False)

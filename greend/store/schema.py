@@ -29,6 +29,10 @@ class WindowRow(Base):
     tags: Mapped[dict[str, Any]]
     devices: Mapped[list[Any]]
     start_unix_ns: Mapped[int]
+    # The same instant of CLOCK_MONOTONIC, and what it runs on of each card, if that is not
+    # all of it: for the next run of the daemon.
+    start_ns: Mapped[int | None]
+    parts: Mapped[dict[str, Any] | None]
     stop_unix_ns: Mapped[int | None]
     state: Mapped[str] = mapped_column(index=True)
     weight: Mapped[float]
@@ -83,3 +87,53 @@ class DeviceRow(Base):
     last_seen_unix_ns: Mapped[int]
     floor_mw: Mapped[float | None]
     context_floor_mw: Mapped[float | None]
+
+
+class RunRow(Base):
+    """The last run of the daemon: in which boot, and when it surely lived, CLOCK_MONOTONIC."""
+
+    __tablename__ = "runs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    boot_id: Mapped[str]
+    alive_ns: Mapped[int]
+
+
+class AnchorRow(Base):
+    """Where a device's ledger was, in the metering's own form."""
+
+    __tablename__ = "anchors"
+
+    device: Mapped[str] = mapped_column(primary_key=True)
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class ClaimRow(Base):
+    """What a window that is not final had got of a device, in the metering's own form."""
+
+    __tablename__ = "claims"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
+
+    window_id: Mapped[str] = mapped_column(primary_key=True)
+    device: Mapped[str] = mapped_column(primary_key=True)
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class SessionRow(Base):
+    """A session that is not over: up to which event all is committed, since when it is away."""
+
+    __tablename__ = "sessions"
+
+    digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    acknowledged: Mapped[int]
+    left_ns: Mapped[int | None]
+
+
+class EventRow(Base):
+    """A weight or an iteration that steps may still be shared by, until that instant."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    until_ns: Mapped[int]
+    body: Mapped[bytes] = mapped_column(LargeBinary)

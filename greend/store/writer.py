@@ -19,6 +19,7 @@ from greend.errors import GreendError, ResourceExhausted, Unavailable
 from greend.model import AMOUNTS, Booking, DeviceRecord, Window, WindowState
 from greend.store.prunable import MinuteKey
 from greend.store.records import booking_to_row, device_to_row, window_to_row
+from greend.store.recovery import Kept
 from greend.store.schema import Base, DeviceRow, MinuteRow, WindowRow
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class _Write:
     bookings: Sequence[Booking] = ()
     devices: Sequence[DeviceRecord] = ()
     delete: tuple[Sequence[str], Sequence[MinuteKey]] | None = None
+    kept: Kept | None = None
     done: "Future[Any]" = field(default_factory=_uncancellable)
 
 
@@ -65,13 +67,13 @@ class StoreWriter:
         self._thread.start()
 
     def insert(
-        self, new: Sequence[Window], changed: Sequence[Window] = ()
+        self, new: Sequence[Window], changed: Sequence[Window] = (), kept: Kept | None = None
     ) -> "Future[frozenset[str]]":
-        """Queues windows that should be new, and changes of others.
+        """Queues windows that should be new, changes of others, and what is kept beside them.
 
         The future says which of `new` were there already: of those nothing is written.
         """
-        write = _Write(new, changed)
+        write = _Write(new, changed, kept=kept)
         self._queue.put(write)
         return write.done
 
@@ -81,13 +83,14 @@ class StoreWriter:
         windows: Sequence[Window] = (),
         bookings: Sequence[Booking] = (),
         devices: Sequence[DeviceRecord] = (),
+        kept: Kept | None = None,
     ) -> "Future[object]":
         """Queues a write. Of several writes of a window or device the last one counts;
         bookings are added to what their minutes hold.
 
         The future raises ResourceExhausted on a full disk, else Unavailable.
         """
-        write = _Write((), windows, bookings, devices)
+        write = _Write((), windows, bookings, devices, kept=kept)
         self._queue.put(write)
         return write.done
 
@@ -173,10 +176,10 @@ class StoreWriter:
                 windows[window.window_id] = window
         bookings = [booking for write in batch for booking in write.bookings]
         devices = {device.uuid: device for write in batch for device in write.devices}
-        deletes = any(write.delete for write in batch)
+        more = any(write.delete or write.kept for write in batch)
         # A lone row is a transaction by itself.
         rows_in_all = len(inserts) + len(windows) + len(bookings) + len(devices)
-        with nullcontext() if rows_in_all == 1 and not deletes else _transaction(driver):
+        with nullcontext() if rows_in_all == 1 and not more else _transaction(driver):
             inserted = {
                 window.window_id
                 for window in inserts
@@ -189,6 +192,9 @@ class StoreWriter:
             ):
                 if rows:
                     driver.executemany(statement, rows)
+            for write in batch:
+                if write.kept is not None:
+                    write.kept.write(driver)
             return [
                 _delete(driver, *write.delete)
                 if write.delete

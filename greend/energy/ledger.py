@@ -98,6 +98,7 @@ class DeviceLedger:
         """Goes on with a claim, that had got so much when steps were closed."""
         claim.joined_ns = self.begin_ns
         self._claims[claim.window_id] = claim
+        self._sharing.touch(claim)  # it is to be kept with this ledger's sums
         self._push(claim.joined_ns, _START, claim.window_id)
 
     # Events

@@ -38,7 +38,8 @@ class SavedClaim:
 
     From then on it gets so much of the sums' growth: `floor_weight` of the floor's,
     `rest_weight` of the rest's, `squares` of the variances', `split_squares` of those that
-    come from splitting. `present`: it sees what happens to the device.
+    come from splitting. `present`: it sees what happens to the device; `falling`: only what
+    falls off of its work.
     """
 
     weight: int
@@ -52,6 +53,7 @@ class SavedClaim:
     phases: list[Phase]
     sums: SavedSums | None = None
     present: bool = False
+    falling: bool = False
     floor_weight: int = 0
     rest_weight: float = 0.0
     squares: float = 0.0
@@ -85,7 +87,7 @@ class SavedClaim:
             claim.begun, claim.fact_counts = since.mark, since.fact_counts
             claim.seen(now.mark, now.fact_counts)
             claim.begun = None
-        else:
+        elif self.falling:
             claim.device_mj += now.mark.work_mj - since.mark.work_mj
         return claim
 
@@ -105,6 +107,7 @@ def save(claim: Claim, got: Claim, sums: SavedSums | None) -> SavedClaim:
         got.phases,
         sums,
         present=claim.begun is not None and claim.stopped is None,
+        falling=claim.stopped is not None,
         floor_weight=0 if claim.floor_since is None else claim.weight,
         rest_weight=sum(part for _, part in parts),
         squares=sum(part * part for _, part in parts),

@@ -159,6 +159,11 @@ class ActiveWindows:
         )
         return active
 
+    def restored(self, windows: Iterable[ActiveWindow]) -> None:
+        """All is known of these: nothing may be still to come."""
+        for active in windows:
+            self._aside += self._complete(active)
+
     def cancel(self, active: ActiveWindow) -> None:
         """A start that was not acknowledged never was: its claim ends where it began."""
         del self._active[active.window.window_id]

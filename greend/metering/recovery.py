@@ -122,12 +122,8 @@ class Recovery:
     # Windows
 
     def _can_go_on(self, window: Window) -> bool:
-        """Some device of it can be measured on."""
-        return window.start_ns is not None and any(
-            uuid in self._anchors
-            and ((claim := self._claims.get((window.window_id, uuid))) is None or claim.sums)
-            for uuid in _parts(window)
-        )
+        """A device of it is known."""
+        return window.start_ns is not None and any(uuid in self._anchors for uuid in _parts(window))
 
     def _as_closed(self, window: Window) -> Window:
         """With what is known of it. When it ended is not, if it ran."""
@@ -159,6 +155,7 @@ class Recovery:
             parent = self._active.find(active.window.parent_id)
             for uuid in active.parts:
                 self._claim(active, uuid, parent.claim_id if parent is not None else "")
+        self._active.restored(restored)
 
     def _claim(self, active: ActiveWindow, uuid: str, parent_claim_id: str) -> None:
         window, anchor = active.window, self._anchors.get(uuid)

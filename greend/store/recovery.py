@@ -128,9 +128,10 @@ def left_behind(engine: Engine) -> LeftBehind:
         return LeftBehind(
             run=None if run is None else Run._make(run),
             windows=[row_to_window(dict(row)) for row in windows],
-            anchors=dict(
-                connection.execute(select(AnchorRow.device, AnchorRow.body)).tuples().all()
-            ),
+            anchors={
+                row.device: row.body
+                for row in connection.execute(select(AnchorRow.device, AnchorRow.body))
+            },
             claims={
                 (window_id, device): body
                 for window_id, device, body in connection.execute(

@@ -65,6 +65,7 @@ class GetStatusResponse(google.protobuf.message.Message):
     DEVICES_TOTAL_FIELD_NUMBER: builtins.int
     SIMULATED_FIELD_NUMBER: builtins.int
     SAMPLE_AGE_S_FIELD_NUMBER: builtins.int
+    LOST_WINDOWS_FIELD_NUMBER: builtins.int
     version: builtins.str
     """Version of the daemon."""
     state: builtins.str
@@ -83,6 +84,8 @@ class GetStatusResponse(google.protobuf.message.Message):
     """All figures come from simulated devices."""
     sample_age_s: builtins.float
     """The longest time since a device's energy or power was last read; absent without any."""
+    lost_windows: builtins.int
+    """Windows that clients gave up before the daemon had them, as they told it in this run."""
     @property
     def parts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___GetStatusResponse.Part]:
         """Each part: "driver", "devices", "store"."""
@@ -100,9 +103,10 @@ class GetStatusResponse(google.protobuf.message.Message):
         devices_total: builtins.int = ...,
         simulated: builtins.bool = ...,
         sample_age_s: builtins.float | None = ...,
+        lost_windows: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_sample_age_s", b"_sample_age_s", "sample_age_s", b"sample_age_s"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_sample_age_s", b"_sample_age_s", "devices_ok", b"devices_ok", "devices_total", b"devices_total", "open_windows", b"open_windows", "parts", b"parts", "pid", b"pid", "sample_age_s", b"sample_age_s", "simulated", b"simulated", "start_unix_ns", b"start_unix_ns", "state", b"state", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_sample_age_s", b"_sample_age_s", "devices_ok", b"devices_ok", "devices_total", b"devices_total", "lost_windows", b"lost_windows", "open_windows", b"open_windows", "parts", b"parts", "pid", b"pid", "sample_age_s", b"sample_age_s", "simulated", b"simulated", "start_unix_ns", b"start_unix_ns", "state", b"state", "version", b"version"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_sample_age_s", b"_sample_age_s"]) -> typing.Literal["sample_age_s"] | None: ...
 
 global___GetStatusResponse = GetStatusResponse
@@ -345,6 +349,11 @@ class RecordWindowsRequest(google.protobuf.message.Message):
     OPEN_FIELD_NUMBER: builtins.int
     BATCH_FIELD_NUMBER: builtins.int
     CLOSE_FIELD_NUMBER: builtins.int
+    LOST_WINDOWS_FIELD_NUMBER: builtins.int
+    lost_windows: builtins.int
+    """Windows of this session that the client has given up so far, as more happened than could
+    be told. Grows, and goes with any message.
+    """
     @property
     def open(self) -> global___OpenSession:
         """Opens or resumes a session."""
@@ -363,9 +372,10 @@ class RecordWindowsRequest(google.protobuf.message.Message):
         open: global___OpenSession | None = ...,
         batch: global___EventBatch | None = ...,
         close: global___CloseSession | None = ...,
+        lost_windows: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["batch", b"batch", "close", b"close", "message", b"message", "open", b"open"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch", b"batch", "close", b"close", "message", b"message", "open", b"open"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch", b"batch", "close", b"close", "lost_windows", b"lost_windows", "message", b"message", "open", b"open"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["open", "batch", "close"] | None: ...
 
 global___RecordWindowsRequest = RecordWindowsRequest
@@ -381,6 +391,7 @@ class OpenSession(google.protobuf.message.Message):
     LATENESS_S_FIELD_NUMBER: builtins.int
     UID_FIELD_NUMBER: builtins.int
     PID_FIELD_NUMBER: builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: builtins.int
     session_token: builtins.str
     """Secret of the session, not empty; its windows are changed only with it."""
     boot_id: builtins.str
@@ -393,6 +404,8 @@ class OpenSession(google.protobuf.message.Message):
     """User id of the client: a claim, for information."""
     pid: builtins.int
     """Process id of the client: a claim, for information."""
+    last_sequence: builtins.int
+    """Number of the last event that the client has by now, sent or not; 0: of none."""
     def __init__(
         self,
         *,
@@ -401,8 +414,9 @@ class OpenSession(google.protobuf.message.Message):
         lateness_s: builtins.float = ...,
         uid: builtins.int = ...,
         pid: builtins.int = ...,
+        last_sequence: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["boot_id", b"boot_id", "lateness_s", b"lateness_s", "pid", b"pid", "session_token", b"session_token", "uid", b"uid"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["boot_id", b"boot_id", "last_sequence", b"last_sequence", "lateness_s", b"lateness_s", "pid", b"pid", "session_token", b"session_token", "uid", b"uid"]) -> None: ...
 
 global___OpenSession = OpenSession
 

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,8 @@ import grpc
 import pytest
 
 import greend_client
-from greend_client import Client, GreendError, LedgerRow, ResultUnavailable
+from greend_client import Client, GreendError, LedgerRow, ResultUnavailable, _uuid7
 from greend_client._times import unix_ns
-from greend_client._uuid7 import _uuid7, uuid7
 from greend_proto.v1 import metering_pb2, types_pb2
 from tests.client.memory_daemon import GPU_0, GPU_1, MemoryDaemon, serving
 
@@ -38,6 +38,7 @@ def test_the_public_names_are_these() -> None:
         "ResultUnavailable",
         "Sample",
         "Statistics",
+        "Stats",
         "Status",
         "Watch",
         "Window",
@@ -252,12 +253,28 @@ def test_what_is_no_instant_is_invalid(when: Any) -> None:
     assert error.value.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
-@pytest.mark.parametrize("make", [uuid7, _uuid7])
-def test_a_uuid7_begins_with_its_time(make: Any) -> None:
-    before_ms = time.time_ns() // 10**6
-    uuid = make()
-    after_ms = time.time_ns() // 10**6
-    assert uuid.version == 7
-    assert uuid.variant == "specified in RFC 4122"
-    assert before_ms <= uuid.int >> 80 <= after_ms
-    assert make() != uuid
+def test_a_uuid7_begins_with_its_time_and_sorts_by_it() -> None:
+    made_ns = 1_700_000_000_123_456_789
+    numbers = [_uuid7.draw() for _ in range(1000)]
+    uuids = [uuid.UUID(_uuid7.text(number, made_ns)) for number in numbers]
+    assert {one.version for one in uuids} == {7}
+    assert {one.variant for one in uuids} == {"specified in RFC 4122"}
+    assert {one.int >> 80 for one in uuids} == {made_ns // 10**6}
+    assert sorted(set(uuids)) == uuids
+    assert uuid.UUID(_uuid7.text(0, made_ns + 1000)) > uuids[-1]
+
+
+def test_windows_of_forked_processes_have_ids_of_their_own() -> None:
+    program = """
+        import os, sys
+        from greend_client import _uuid7
+        first = _uuid7.draw()
+        if os.fork() == 0:
+            print(_uuid7.draw(), flush=True)
+            os._exit(0)
+        os.wait()
+        print(_uuid7.draw(), first + 1)
+    """
+    child, parent, following = map(int, python(program).split())
+    assert parent == following
+    assert abs(child - parent) > 10**9

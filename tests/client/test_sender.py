@@ -8,10 +8,21 @@ from typing import Any
 import grpc
 import pytest
 
-from greend_client import Client, ResultUnavailable, Window
+from greend_client import Client, ResultUnavailable, Stats, Window
 from greend_client._sender import Sender
 from greend_proto.v1 import metering_pb2, types_pb2
-from tests.client.memory_daemon import GPU_0, MemoryDaemon, Refusal, Start, Stop, device, serving
+from tests.client.memory_daemon import (
+    GPU_0,
+    MemoryDaemon,
+    Refusal,
+    Start,
+    Stop,
+    device,
+    serving,
+    until,
+)
+
+Message = metering_pb2.RecordWindowsRequest
 
 
 def run(client: Client, name: str = "", **arguments: Any) -> Window:
@@ -30,6 +41,11 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if record.name == "greend_client"]
 
 
+def kept(client: Client) -> int:
+    outbox = client._sender._outbox
+    return len(outbox.events) + len(outbox.inbox)
+
+
 def test_without_a_daemon_nothing_raises_and_one_warning_says_what_to_do(
     socket: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -40,9 +56,13 @@ def test_without_a_daemon_nothing_raises_and_one_warning_says_what_to_do(
             error = unavailable(window, timeout=None)
             assert error.code is grpc.StatusCode.UNAVAILABLE
         assert time.monotonic() - began < 5
-    (warning,) = warnings(caplog)
+        (warning,) = warnings(caplog)
+        assert client.stats() == Stats(delivered=0, kept=100, lost=0, refused=0)
     assert f"no greend daemon answers at unix://{socket}" in warning
     assert "systemctl start greend" in warning
+    (_, at_the_end) = warnings(caplog)
+    assert at_the_end.startswith("greend: 100 windows are lost: no greend daemon")
+    assert client.stats() == Stats(delivered=0, kept=0, lost=100, refused=0)
 
 
 def test_windows_from_before_the_daemon_was_there_are_sent_with_their_own_instants(
@@ -77,10 +97,12 @@ def test_the_windows_that_finished_first_are_lost_first(
     socket: Path, daemon: MemoryDaemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Client(f"unix://{socket}") as client:
-        client._sender._outbox.events.capacity = 20
+        client._sender._outbox.bound(20)
         open_window = client.window("open").start()
-        windows = [run(client, str(n)) for n in range(1000)]
-        assert len(client._sender._outbox.events) <= 21
+        windows = []
+        for number in range(1000):
+            windows.append(run(client, str(number)))
+            assert kept(client) <= 21
         assert unavailable(windows[0]).code is grpc.StatusCode.RESOURCE_EXHAUSTED
         with serving(daemon, socket):
             open_window.stop()
@@ -88,17 +110,23 @@ def test_the_windows_that_finished_first_are_lost_first(
             assert [w.result(10).request_id for w in windows[-9:]] == [
                 str(n) for n in range(991, 1000)
             ]
-    assert len(warnings(caplog)) == 1
+            lost = client.stats().lost
+            assert 985 <= lost <= 991
+            # The daemon is told, too.
+            until(lambda: daemon.seen(Message)[-1].lost_windows == lost, "told")
+    told = warnings(caplog)
+    assert sum("given up" in warning for warning in told) == 1
+    assert len(told) == 2
 
 
 def test_windows_that_all_run_are_bounded_too(socket: Path) -> None:
     with Client(f"unix://{socket}") as client:
-        client._sender._outbox.events.capacity = 20
+        client._sender._outbox.bound(20)
         windows = [client.window().start() for _ in range(100)]
-        assert len(client._sender._outbox.events) == 20
+        assert kept(client) <= 21
         for window in windows:
             window.stop()
-        assert len(client._sender._outbox.events) <= 40
+        assert kept(client) <= 41
         assert unavailable(windows[99]).code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 

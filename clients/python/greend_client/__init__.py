@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from greend_client._client import Client
 from greend_client._errors import GreendError, ResultUnavailable
 from greend_client._node import Device, MigInstance, Part, Sample, Status
+from greend_client._stats import Stats
 from greend_client._values import Group, LedgerRow, Phase, Statistics, WindowResult
 from greend_client._watch import Watch
 from greend_client._window import Window, current_window
@@ -42,6 +43,7 @@ __all__ = [
     "ResultUnavailable",
     "Sample",
     "Statistics",
+    "Stats",
     "Status",
     "Watch",
     "Window",

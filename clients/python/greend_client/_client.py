@@ -62,8 +62,8 @@ class Client(Measuring[Window], Door):
     def _sender(self) -> Sender:
         return self._sending
 
-    def _make_window(self, **arguments: Any) -> Window:
-        return Window(self._sender, **arguments)
+    def _make_window(self, *arguments: Any) -> Window:
+        return Window(self._sending, *arguments)
 
     def history(
         self,

@@ -16,7 +16,6 @@ from greend_proto.v1 import metering_pb2
 logger = logging.getLogger("greend_client")
 
 _BATCH = 200  # events a message
-_IN_FLIGHT = 4  # messages that are not acknowledged
 _RETRY_S = (0.1, 2.0)  # first and longest wait between attempts
 
 Request = metering_pb2.RecordWindowsRequest
@@ -36,7 +35,7 @@ class Delivery:
         self._opening = opening
         self._outbox = outbox
         self._stays = stays
-        self.parked = False  # without a connection, and not about to make one
+        self.parked = threading.Event()  # without a connection, and not about to make one
         self._thread = threading.Thread(target=self._run, name="greend-client-sender", daemon=True)
 
     def start(self) -> None:
@@ -64,18 +63,20 @@ class Delivery:
     def _next_stream(self) -> Stream | None:
         """Wait until there is something to connect for; None at the end."""
         outbox = self._outbox
-        with outbox.work:
-            self.parked = True
-            outbox.work.notify_all()
-            outbox.work.wait_for(
+        while True:
+            self.parked.set()
+            outbox.wait_for(
                 lambda: outbox.ended or (not outbox.paused and (outbox.events or self._stays))
             )
-            self.parked = False
-            if outbox.ended and not outbox.events:
-                return None
-            outbox.attempt += 1
-            outbox.stream = stream = Stream(self._address, outbox.attempt)
-            return stream
+            with outbox.work:
+                if outbox.ended and not outbox.events:
+                    return None
+                if outbox.paused and not outbox.ended:
+                    continue
+                self.parked.clear()
+                outbox.attempt += 1
+                outbox.stream = stream = Stream(self._address, outbox.attempt)
+                return stream
 
     def _talk(self, stream: Stream) -> None:
         outbox = self._outbox
@@ -100,20 +101,23 @@ class Delivery:
             outbox.waiting.tell_failed(outbox.attempt, reason)
             if outbox.ended:
                 outbox.lose_all(reason)
-            elif outbox.events or self._stays:
-                outbox.warn("no daemon", f"{reason}; until then windows have no results")
-                outbox.work.wait_for(lambda: outbox.hurry or outbox.ended or outbox.paused, retry_s)
+                return
+            if not outbox.events and not self._stays:
+                return
+            outbox.warn("no daemon", f"{reason}; until then windows have no results")
+        outbox.wait_for(lambda: outbox.hurry or outbox.ended or outbox.paused, retry_s)
+        with outbox.work:
             outbox.hurry = False
 
     # On gRPC's thread, which asks for what is to be sent.
 
     def _requests(self, stream: Stream) -> Iterator[Request]:
         outbox = self._outbox
-        yield Request(open=self._opening)
+        yield self._open()
         encoder = Encoder(stream.list_devices)
         while True:
+            outbox.wait_for(lambda: self._may_send(stream))
             with outbox.work:
-                outbox.work.wait_for(lambda: self._may_send(stream))
                 if stream.ended or outbox.paused:
                     return
                 events = outbox.events.after(stream.position, _BATCH)
@@ -127,14 +131,25 @@ class Delivery:
                 return
             if messages:
                 stream.sends(messages[-1].sequence)
-                yield Request(batch=metering_pb2.EventBatch(events=messages))
-        yield Request(close=metering_pb2.CloseSession())
+                yield Request(
+                    batch=metering_pb2.EventBatch(events=messages), lost_windows=outbox.lost
+                )
+            if len(events) < _BATCH and not outbox.ended:
+                outbox.linger()
+        yield Request(close=metering_pb2.CloseSession(), lost_windows=outbox.lost)
+
+    def _open(self) -> Request:
+        outbox = self._outbox
+        with outbox.work:
+            outbox.collect()
+            self._opening.last_sequence = outbox.events.last
+            return Request(open=self._opening, lost_windows=outbox.lost)
 
     def _may_send(self, stream: Stream) -> bool:
         outbox = self._outbox
         if stream.ended or outbox.paused:
             return True
-        if not stream.established or len(stream.in_flight) >= _IN_FLIGHT:
+        if stream.held_up:
             return False
         return bool(outbox.ended or outbox.events.after(stream.position, 1))
 

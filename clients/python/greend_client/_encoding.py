@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import grpc
 
+from greend_client import _environment
 from greend_client._errors import GreendError
 from greend_client._gpus import resolve, shown_gpus
 from greend_client._node import Device
@@ -71,19 +72,20 @@ class Encoder:
             devices=self._uuids(record),
             tags={key: str(value) for key, value in record.tags.items()},
             weight=record.weight,  # type: ignore[arg-type]
-            parent_id=record.parent_id,
+            parent_id="" if record.parent is None else record.parent,  # type: ignore[arg-type]
             iteration_driven=record.iteration_driven,
         )
 
     def _uuids(self, record: Record) -> tuple[str, ...]:
+        environment = _environment.as_text(record.environment)
         if self._devices is not None:
             try:
-                return resolve(record.gpus, self._devices, record.environment, self._shown)
+                return resolve(record.gpus, self._devices, environment, self._shown)
             except GreendError:
                 pass  # the daemon may know more devices than before
         self._devices = self._list_devices()
         self._shown = shown_gpus()
-        return resolve(record.gpus, self._devices, record.environment, self._shown)
+        return resolve(record.gpus, self._devices, environment, self._shown)
 
 
 def _iteration(iteration: Iteration) -> metering_pb2.WindowEvent.Iteration:

@@ -10,6 +10,7 @@ from greend_client._errors import GreendError
 from greend_client._gpus import Gpus
 from greend_client._record import Iteration, Record
 from greend_client._sender import Sender
+from greend_client._stats import Stats
 from greend_client._times import known_ns
 from greend_client._window import AHEAD_NS, Measured, no_instant
 
@@ -44,14 +45,7 @@ class Measuring(Generic[AnyWindow]):
             tags: At most 32, keys ``[a-z][a-z0-9_.]*``; values are turned into
                 strings. The names above are taken and cannot be tags.
         """
-        return self._make_window(
-            request_id=request_id,
-            gpus=gpus,
-            weight=weight,
-            parent=parent,
-            tags=tags,
-            iteration_driven=iteration_driven,
-        )
+        return self._make_window(request_id, gpus, weight, parent, tags, iteration_driven)
 
     def record(
         self,
@@ -76,14 +70,7 @@ class Measuring(Generic[AnyWindow]):
         not, or turned round, or in the future, the window has no result. All else is
         as in ``window``; the names here are taken and cannot be tags.
         """
-        window = self._make_window(
-            request_id=request_id,
-            gpus=gpus,
-            weight=weight,
-            parent=parent,
-            tags=tags,
-            iteration_driven=iteration_driven,
-        )
+        window = self._make_window(request_id, gpus, weight, parent, tags, iteration_driven)
         window.tokens(prompt=prompt_tokens, cached=cached_tokens, output=output_tokens)
         window._happened(start_ns, stop_ns, first_token_ns)
         return window
@@ -119,7 +106,11 @@ class Measuring(Generic[AnyWindow]):
         if start is None or stop is None or not start < stop <= time.monotonic_ns() + AHEAD_NS:
             self._sender.warn_of(no_instant((start_ns, stop_ns)), "an iteration is not told")
             return
-        self._sender.iterate(start, Iteration(stop, members))
+        self._sender.put(("iteration", start, None, Iteration(stop, members)))
+
+    def stats(self) -> Stats:
+        """Return what became of this client's windows so far."""
+        return self._sender.stats()
 
     @property
     def _sender(self) -> Sender:
@@ -127,12 +118,12 @@ class Measuring(Generic[AnyWindow]):
 
     def _make_window(
         self,
-        *,
         request_id: str | None,
         gpus: Gpus,
         weight: float,
         parent: Measured | str | None,
         tags: Mapping[str, object],
         iteration_driven: bool,
+        /,
     ) -> AnyWindow:
         raise NotImplementedError

@@ -24,9 +24,9 @@ class EventQueue:
         return len(self._events)
 
     @property
-    def full(self) -> bool:
-        """Whether room has to be made before another event is added."""
-        return len(self._events) >= self.capacity
+    def last(self) -> int:
+        """Number of the latest event; 0: there was none."""
+        return self._last
 
     def add(self, kind: Kind, at_ns: int, record: Record | None, value: object = None) -> None:
         """Take an event."""
@@ -34,6 +34,8 @@ class EventQueue:
         self._events[self._last] = Event(self._last, kind, at_ns, record, value)
         if record is None:
             return
+        if record.kept is None:
+            record.kept = set()
         record.kept.add(self._last)
         if kind == "start":
             record.first = self._last
@@ -56,9 +58,9 @@ class EventQueue:
 
     def drop(self, record: Record) -> None:
         """Forget all events of a window."""
-        for sequence in record.kept:
+        for sequence in record.kept or ():
             self._events.pop(sequence, None)
-        record.kept.clear()
+        record.kept = None
         self._finished.pop(record.window_id, None)
 
     def after(self, sequence: int, most: int) -> list[Event]:
@@ -77,7 +79,7 @@ class EventQueue:
     def discard(self, event: Event) -> None:
         """Forget an event that cannot be sent."""
         self._events.pop(event.sequence, None)
-        if event.record is not None:
+        if event.record is not None and event.record.kept is not None:
             event.record.kept.discard(event.sequence)
 
     def acknowledge(self, sequence: int) -> Iterator[Event]:
@@ -86,9 +88,14 @@ class EventQueue:
             self.discard(event)
             yield event
 
+    def windows(self) -> list[Record]:
+        """Return the windows that have events here."""
+        records = {id(event.record): event.record for event in self._events.values()}
+        return [record for record in records.values() if record is not None]
+
     def clear(self) -> list[Record]:
         """Forget everything; return the windows that lose events by it."""
-        records = {id(event.record): event.record for event in self._events.values()}
+        records = self.windows()
         self._events.clear()
         self._finished.clear()
-        return [record for record in records.values() if record is not None]
+        return records

@@ -1,7 +1,7 @@
 """The way of windows' events to the daemon: one thread, one bounded queue.
 
-This is the seam between windows and how their events travel. `Sender` takes events
-at once and never raises; what becomes of a window is told by
+This is the seam between windows and how their events travel. `Sender.put` takes what
+happens at once and never raises; what becomes of a window is told by
 `Sender.result` and `Sender.delivered` alone.
 """
 
@@ -17,8 +17,9 @@ from greend_client import _fork
 from greend_client._delivery import Delivery
 from greend_client._errors import GreendError, ResultUnavailable
 from greend_client._outbox import Outbox
-from greend_client._record import Iteration, Kind, Record
-from greend_client._waiting import Outcome, settle
+from greend_client._record import Happening, Record
+from greend_client._stats import Stats
+from greend_client._waiting import Outcome, left, settle
 from greend_proto.v1 import metering_pb2, types_pb2
 
 CAPACITY = 50_000
@@ -27,6 +28,7 @@ CAPACITY = 50_000
 USUAL_LATENESS_S = 0.25
 """The allowance that the daemon gives to all; for more it has to be asked in time."""
 
+_CUT_S = 0.2  # of the time that closing may take
 _ANSWER_S = 10.0  # a daemon that takes longer does not answer
 WAIT_S = 5.0
 """Who waits for a result looks this often whether it still can come."""
@@ -38,7 +40,8 @@ GetWindow = Callable[[metering_pb2.GetWindowRequest, float], types_pb2.Window]
 class Sender:
     """Delivers windows to the daemon at ``address`` from a thread of its own.
 
-    Thread-safe. The thread starts with the first event, or at once where more than the
+    Thread-safe. ``put`` takes what happens: it is the inbox's, for in the caller's path
+    nothing stands between. The thread starts with the first event, or at once where more than the
     usual lateness is to be asked for. What the daemon has not acknowledged is kept and
     sent again, up to ``capacity`` events; then the windows that finished first are lost
     first.
@@ -61,50 +64,46 @@ class Sender:
             uid=os.getuid(),
             pid=os.getpid(),
         )
-        self._outbox = Outbox(capacity)
         self._delivery: Delivery | None = None
+        self._make_outbox(capacity)
         _fork.register(self)
         if lateness_s > USUAL_LATENESS_S:
             with self._outbox.work:
                 self._run_thread()
 
+    def _make_outbox(self, capacity: int) -> None:
+        self._outbox = Outbox(capacity, self._called)
+        self.put: Callable[[Happening], None] = self._outbox.inbox.put
+
     # In the caller's path.
 
-    def start(self, record: Record) -> None:
-        """Take the start of a window."""
-        assert record.start_ns is not None
-        self.happened("start", record.start_ns, record)
-
-    def stop(self, record: Record) -> None:
-        """Take the stop of a window, with what is known of its usage."""
-        assert record.stop_ns is not None
-        with self._outbox.work:
-            if record.first_token_ns is not None:
-                self.happened("first_token", record.first_token_ns, record)
-            if record.usage:
-                self.happened("usage", record.stop_ns, record, dict(record.usage))
-            self._outbox.unsettled[record.window_id] = record
-            self.happened("stop", record.stop_ns, record)
-
-    def iterate(self, start_ns: int, iteration: Iteration) -> None:
-        """Take a batch execution."""
-        self.happened("iteration", start_ns, None, iteration)
-
-    def happened(self, kind: Kind, at_ns: int, record: Record | None, value: object = None) -> None:
-        """Take an event."""
-        with self._outbox.work:
-            if self._outbox.put(kind, at_ns, record, value) and self._delivery is None:
+    def _called(self) -> None:
+        """Appending was not enough: the thread sleeps, is far behind, or is not there."""
+        outbox = self._outbox
+        far_behind = len(outbox.inbox) > outbox.inbox.limit
+        if self._delivery is not None and outbox.ended is None and not far_behind:
+            outbox.inbox.asleep = False
+            outbox.inbox.ring()
+            return
+        with outbox.work:
+            outbox.collect()
+            if self._delivery is None and outbox.ended is None:
                 self._run_thread()
 
     def refuse(self, record: Record, error: GreendError) -> None:
         """Give a window up that cannot be told to the daemon, before its start is."""
         with self._outbox.work:
-            self._outbox.lose(record, error, "refused")
+            self._outbox.refuse(record, error)
 
     def warn_of(self, error: GreendError, what: str = "a window is not measured") -> None:
         """Log a caller's mistake that costs something to be measured; the first one."""
         with self._outbox.work:
             self._outbox.warn("refused", f"{what}: {error}")
+
+    def stats(self) -> Stats:
+        """Return what became of the windows so far."""
+        with self._outbox.work:
+            return self._outbox.stats()
 
     def _run_thread(self) -> None:
         stays = self._opening.lateness_s > USUAL_LATENESS_S
@@ -164,13 +163,14 @@ class Sender:
         """
         future, outbox = Outcome(), self._outbox
         with outbox.work:
+            outbox.collect()
             if record.answer is not None or record.error is not None or outbox.is_cut(record):
                 settle(future, record.answer, record.error)
                 return future
             outbox.waiting.add(record, future, outbox.attempt + 1)
             future.add_done_callback(lambda _: self._forget(record, future))
             outbox.hurry = True
-            outbox.work.notify_all()
+        outbox.inbox.ring()
         return future
 
     def is_overdue(self, record: Record, since_s: float) -> bool:
@@ -203,17 +203,20 @@ class Sender:
         """Deliver what is kept, for at most ``timeout_s``; what is left is lost."""
         outbox, error = self._outbox, _closed_error()
         with outbox.work:
+            outbox.collect()
             outbox.ended = outbox.ended or error
-            outbox.work.notify_all()
+        outbox.inbox.ring()
         if self._delivery is not None:
-            self._delivery.join(timeout_s)
+            self._delivery.join(timeout_s - _CUT_S)
             with outbox.work:
                 stream = outbox.stream
             if stream is not None:
                 stream.cut(error)
-            self._delivery.join(1)
+            self._delivery.join(_CUT_S)
         with outbox.work:
             outbox.lose_all(error)
+            outbox.inbox.asleep = True  # from now on, what comes is lost at once
+            outbox.collect()
 
     def before_fork(self) -> None:
         """Disconnect, and hold still: a call in flight would hang the child."""
@@ -221,34 +224,29 @@ class Sender:
         with outbox.work:
             outbox.paused = True
             stream = outbox.stream
-            outbox.work.notify_all()
+        outbox.inbox.ring()
         if stream is not None:
             stream.cut(_closed_error())
-        with outbox.work:
-            outbox.work.wait_for(lambda: self._delivery is None or self._delivery.parked, 1)
+        if self._delivery is not None:
+            self._delivery.parked.wait(1)
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
         with self._outbox.work:
             self._outbox.paused = False
-            self._outbox.work.notify_all()
+        self._outbox.inbox.ring()
 
     def after_fork_in_child(self) -> None:
         """Neither thread nor connection came along.
 
         The child's windows are lost, with one warning; a client of its own is what it needs.
         """
-        records = self._outbox.events.clear()
-        self._outbox = Outbox(self._outbox.events.capacity)
-        self._outbox.ended = error = _forked_error()
+        before, error = self._outbox, _forked_error()
         self._delivery = None
-        for record in records:
+        self._make_outbox(before.events.capacity)
+        self._outbox.ended = error
+        for record in before.events.clear() + before.inbox.windows():
             record.error = error
-
-
-def left(deadline: float | None) -> float | None:
-    """Return the seconds until a deadline, if there is one; 0 when it is over."""
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def not_final(record: Record, timeout: float | None) -> ResultUnavailable:

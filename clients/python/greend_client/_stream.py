@@ -15,6 +15,7 @@ from greend_client._node import Device
 from greend_proto.v1 import metering_pb2, metering_pb2_grpc
 
 _CALL_TIMEOUT_S = 10.0
+_IN_FLIGHT = 4  # messages that are not acknowledged
 
 
 class Ended(Exception):
@@ -74,6 +75,11 @@ class Stream:
         self._heard_s = time.monotonic()
         while self.in_flight and self.in_flight[0] <= acknowledged:
             self.in_flight.popleft()
+
+    @property
+    def held_up(self) -> bool:
+        """Whether nothing may be sent until the daemon has answered."""
+        return not self.established or len(self.in_flight) >= _IN_FLIGHT
 
     def owing_since_s(self, now_s: float) -> float:
         """Return since when an answer is owed; ``now_s`` if none is."""

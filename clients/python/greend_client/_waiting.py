@@ -1,5 +1,6 @@
 """Who waits for what became of windows."""
 
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 
@@ -64,3 +65,8 @@ def settle(future: Outcome, window: types_pb2.Window | None, error: GreendError 
         future.set_exception(ResultUnavailable(str(error), error.code))
     else:
         future.set_result(window)
+
+
+def left(deadline: float | None) -> float | None:
+    """Return the seconds until a deadline, if there is one; 0 when it is over."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -1,6 +1,5 @@
 """A window in the caller's hands."""
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -9,64 +8,49 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from greend_client import _decorator, _requests
+from greend_client import _decorator, _environment, _requests
 from greend_client._errors import GreendError, ResultUnavailable
-from greend_client._gpus import ENVIRONMENT, Gpus
+from greend_client._gpus import Gpus
 from greend_client._record import Record
 from greend_client._sender import Sender
 from greend_client._times import known_ns
-from greend_client._uuid7 import uuid7
 from greend_client._values import WindowResult
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 AHEAD_NS = 1_000_000_000
+"""How far ahead an instant may be that the daemon takes."""
+
 # What is said so soon after the start is of the whole window.
 _AT_ONCE_NS = 1_000_000
-"""How far ahead an instant may be that the daemon takes."""
 
 
 class Measured:
     """What windows of both clients share: all but how a result is waited for."""
 
-    __slots__ = (
-        "_before",
-        "_mistake",
-        "_parent",
-        "_phased",
-        "_record",
-        "_sender",
-        "window_id",
-    )
+    __slots__ = ("_before", "_mistake", "_parent", "_phased", "_record", "_sender")
 
     def __init__(
         self,
         sender: Sender,
-        *,
         request_id: object,
         gpus: Gpus,
         weight: float,
         parent: "Measured | str | None",
         tags: Mapping[str, object],
-        iteration_driven: bool = False,
+        iteration_driven: bool,
     ) -> None:
-        self.window_id = str(uuid7())
-        """UUID of version 7, known before the window starts."""
         self._sender = sender
         self._parent = parent
         self._before: Measured | None = None  # whose block this one's is in
         self._mistake: GreendError | None = None  # why there is no result, whatever was sent
         self._phased = False
-        self._record = Record(
-            window_id=self.window_id,
-            request_id=request_id,
-            gpus=gpus,
-            environment={},
-            tags=tags,
-            weight=weight,
-            parent_id="",
-            iteration_driven=bool(iteration_driven),
-        )
+        self._record = Record(request_id, gpus, weight, tags, iteration_driven)
+
+    @property
+    def window_id(self) -> str:
+        """UUID of version 7, known before the window starts."""
+        return self._record.window_id
 
     @property
     def started(self) -> bool:
@@ -83,9 +67,14 @@ class Measured:
 
         What is no instant, here or at ``stop``, costs the window its result.
         """
-        if not self.started:
+        record = self._record
+        if record.start_ns is None:
             self._settle_context()
-            self._start_at(time.monotonic_ns() if at_ns is None else at_ns)
+            if at_ns is not None:
+                self._start_at(at_ns)
+                return self
+            record.start_ns = now_ns = time.monotonic_ns()
+            self._sender.put(("start", now_ns, record, None))
         return self
 
     def stop(self, at_ns: int | None = None) -> None:
@@ -93,7 +82,14 @@ class Measured:
 
         Without a start, or a second time, does nothing.
         """
-        self._stop_at(time.monotonic_ns() if at_ns is None else at_ns)
+        record = self._record
+        if record.start_ns is not None and record.stop_ns is None:
+            now_ns = time.monotonic_ns()
+            if at_ns is not None or now_ns < record.start_ns:
+                self._stop_at(now_ns if at_ns is None else at_ns)
+                return
+            record.stop_ns = now_ns
+            self._sender.put(("stop", now_ns, record, None))
 
     def first_token(self) -> None:
         """Note that the first token is there now. A second call does nothing."""
@@ -111,7 +107,7 @@ class Measured:
             if start_ns is not None and not self._phased and at_ns - start_ns < _AT_ONCE_NS:
                 at_ns = start_ns
             self._phased = True
-            self._sender.happened("phase", at_ns, self._record, name)
+            self._sender.put(("phase", at_ns, self._record, name))
 
     def set_weight(self, weight: float) -> None:
         """Change the claim on energy shared with other windows, 1e-3 to 1e6, from now on.
@@ -121,7 +117,7 @@ class Measured:
         if not self.started:
             self._record.weight = weight
         elif not self.stopped:
-            self._sender.happened("weight", time.monotonic_ns(), self._record, weight)
+            self._sender.put(("weight", time.monotonic_ns(), self._record, weight))
 
     def tokens(
         self, *, prompt: int | None = None, cached: int | None = None, output: int | None = None
@@ -131,9 +127,17 @@ class Measured:
         ``cached`` is the part of ``prompt`` that a cache supplied. They travel with
         the stop: after it, this does nothing.
         """
-        if not self.stopped:
-            counts = {"prompt_tokens": prompt, "cached_tokens": cached, "output_tokens": output}
-            self._record.usage.update({k: v for k, v in counts.items() if v is not None})
+        record = self._record
+        if record.stop_ns is None:
+            usage = record.usage
+            if usage is None:
+                usage = record.usage = {}
+            if prompt is not None:
+                usage["prompt_tokens"] = prompt
+            if cached is not None:
+                usage["cached_tokens"] = cached
+            if output is not None:
+                usage["output_tokens"] = output
 
     def __call__(self, function: Function) -> Function:
         """Decorate a function: each of its calls gets a window of its own.
@@ -151,9 +155,12 @@ class Measured:
 
     def __enter__(self) -> Self:
         self.start()
-        self._before = before = _running(_current.get())
-        if before is not None:  # blocks left out of order must not make a chain that grows
-            before._before = _running(before._before)
+        before = _current.get()
+        if before is not None:
+            before = _running(before)
+            if before is not None:  # blocks left out of order must not make a chain that grows
+                before._before = _running(before._before)
+        self._before = before
         _current.set(self)
         return self
 
@@ -177,16 +184,16 @@ class Measured:
         """Return a new window with the same arguments."""
         record = self._record
         return self._new(
-            request_id=record.request_id,
-            gpus=record.gpus,
-            weight=record.weight,
-            parent=self._parent,
-            tags=record.tags,
-            iteration_driven=record.iteration_driven,
+            record.request_id,
+            record.gpus,
+            record.weight,
+            self._parent,
+            record.tags,
+            record.iteration_driven,
         )
 
-    def _new(self, **arguments: Any) -> Self:
-        return type(self)(self._sender, **arguments)
+    def _new(self, *arguments: Any) -> Self:
+        return type(self)(self._sender, *arguments)
 
     def _require_stopped(self) -> None:
         if not self.stopped:
@@ -200,10 +207,14 @@ class Measured:
         """Take what the window inherits from where it starts: GPUs and parent."""
         record, parent = self._record, self._parent
         if isinstance(record.gpus, str) and record.gpus == "auto":
-            record.environment = {k: v for k in ENVIRONMENT if (v := os.environ.get(k)) is not None}
+            record.environment = _environment.gpus()
         if parent is None:
-            parent = _running(_current.get()) or os.environ.get("GREEND_PARENT_WINDOW", "")
-        record.parent_id = parent.window_id if isinstance(parent, Measured) else parent
+            parent = _current.get()
+            if parent is not None:
+                parent = _running(parent)
+            if parent is None:
+                parent = _environment.parent()
+        record.parent = parent._record if isinstance(parent, Measured) else parent
 
     def _start_at(self, at_ns: object) -> None:
         start_ns = known_ns(at_ns)
@@ -211,7 +222,7 @@ class Measured:
             self._sender.refuse(self._record, no_instant(at_ns))  # nothing of it is sent
             start_ns = time.monotonic_ns()
         self._record.start_ns = start_ns
-        self._sender.start(self._record)
+        self._sender.put(("start", start_ns, self._record, None))
 
     def _stop_at(self, at_ns: object) -> None:
         start_ns, stop_ns = self._record.start_ns, known_ns(at_ns)
@@ -223,7 +234,7 @@ class Measured:
             self._sender.warn_of(self._mistake)
             stop_ns = max(time.monotonic_ns(), start_ns)
         self._record.stop_ns = stop_ns
-        self._sender.stop(self._record)
+        self._sender.put(("stop", stop_ns, self._record, None))
 
     def _happened(self, start_ns: object, stop_ns: object, first_token_ns: object) -> None:
         """Say afterwards when all of it was, on the monotonic clock."""

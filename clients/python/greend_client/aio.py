@@ -25,9 +25,10 @@ from greend_client._errors import GreendError, ResultUnavailable
 from greend_client._measuring import Measuring
 from greend_client._node import Device, Sample, Status
 from greend_client._requests import Devices
-from greend_client._sender import WAIT_S, Sender, left, not_final
+from greend_client._sender import WAIT_S, Sender, not_final
 from greend_client._times import When
 from greend_client._values import Group, LedgerRow, WindowResult
+from greend_client._waiting import left
 from greend_client._window import Measured
 from greend_proto.v1 import metering_pb2, types_pb2
 
@@ -42,8 +43,8 @@ class Window(Measured):
 
     __slots__ = ("_door",)
 
-    def __init__(self, sender: Sender, door: Door, **arguments: Any) -> None:
-        super().__init__(sender, **arguments)
+    def __init__(self, sender: Sender, door: Door, *arguments: Any) -> None:
+        super().__init__(sender, *arguments)
         self._door = door
 
     async def result(self, timeout: float | None = None) -> WindowResult:
@@ -97,8 +98,8 @@ class Window(Measured):
     ) -> None:
         self.__exit__(kind, error, traceback)
 
-    def _new(self, **arguments: Any) -> Self:
-        return type(self)(self._sender, self._door, **arguments)
+    def _new(self, *arguments: Any) -> Self:
+        return type(self)(self._sender, self._door, *arguments)
 
     async def _get_window(self, wait_s: float) -> types_pb2.Window:
         request = metering_pb2.GetWindowRequest(window_id=self.window_id, wait_s=wait_s)
@@ -138,8 +139,8 @@ class Client(Measuring[Window]):
     def _sender(self) -> Sender:
         return self._client._sender
 
-    def _make_window(self, **arguments: Any) -> Window:
-        return Window(self._sender, self._client, **arguments)
+    def _make_window(self, *arguments: Any) -> Window:
+        return Window(self._sender, self._client, *arguments)
 
     async def history(
         self,

@@ -163,7 +163,9 @@ async def _serve(
 
     exporter = None
     if recorder is not None:
-        exporter = _exporter(settings.metrics.address, recorder, meter, active, writer, clock)
+        exporter = _exporter(
+            settings.metrics.address, recorder, meter, active, sessions, writer, clock
+        )
 
     fleet.start()
     try:
@@ -254,6 +256,7 @@ def _exporter(
     recorder: "Recorder",
     meter: Meter,
     windows: ActiveWindows,
+    sessions: Sessions,
     writer: StoreWriter,
     clock: Clock,
 ) -> "Exporter":
@@ -263,6 +266,7 @@ def _exporter(
     host = HostReader(
         meter.registry,
         open_windows=lambda: windows.open_count,
+        lost_windows=lambda: sessions.lost_windows,
         store_error=lambda: writer.error,
         now_ns=clock.monotonic_ns,
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from greend import __version__
@@ -29,3 +29,8 @@ def daemon_families(host: Host) -> Iterator[Metric]:
     )
     for name, documentation, value in gauges:
         yield GaugeMetricFamily(name, documentation, value)
+    yield CounterMetricFamily(
+        "greend_client_lost_windows",
+        "Windows that clients gave up before the daemon had them, as they told it.",
+        host.lost_windows,
+    )

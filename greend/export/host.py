@@ -35,6 +35,7 @@ class Host:
 
     devices: tuple[DeviceView, ...]
     open_windows: int
+    lost_windows: int
     driver_failed: bool
     store_failed: bool
 
@@ -45,6 +46,7 @@ class HostReader:
 
     registry: DeviceRegistry
     open_windows: Callable[[], int]
+    lost_windows: Callable[[], int]
     store_error: Callable[[], str | None]
     now_ns: Callable[[], int]
 
@@ -54,6 +56,7 @@ class HostReader:
         return Host(
             devices=tuple(_view(device, now_ns) for device in self.registry.named(())),
             open_windows=self.open_windows(),
+            lost_windows=self.lost_windows(),
             driver_failed=self.registry.driver_error is not None,
             store_failed=self.store_error() is not None,
         )

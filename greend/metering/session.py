@@ -57,6 +57,7 @@ class Session:
         self, token: str, active: ActiveWindows, writer: StoreWriter, reader: StoreReader
     ) -> None:
         self.acknowledged = 0
+        self.lost_windows = 0  # that its client gave up
         self.refusals: deque[Refused] = deque(maxlen=LONGEST_BACKLOG)
         self.finals: deque[Window] = deque(maxlen=LONGEST_BACKLOG)
         self.news = asyncio.Event()

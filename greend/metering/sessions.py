@@ -87,6 +87,8 @@ class Sessions:
         self._stopped = False
         # Those of the last run that did not come back yet, and what of theirs is committed.
         self._expected: dict[bytes, int] = {}
+        self.lost_windows = 0
+        """Windows that clients gave up, as they told it in this run."""
 
     @asynccontextmanager
     async def connect(self, opening: Opening) -> AsyncIterator[Connection]:
@@ -122,6 +124,11 @@ class Sessions:
             for connection in self._live.values()
         )
         return not self._expected and not any(behind)
+
+    def gave_up(self, session: Session, windows: int) -> None:
+        """The client of a session has given up so many windows by now."""
+        self.lost_windows += max(windows - session.lost_windows, 0)
+        session.lost_windows = max(windows, session.lost_windows)
 
     def stop(self) -> None:
         """Before the end: nothing that is late will be told any more."""

@@ -77,6 +77,7 @@ class MeteringServicer(metering_pb2_grpc.MeteringServiceServicer):
             devices_total=len(devices),
             simulated=any(device.info.simulated for device in devices),
             sample_age_s=max(ages, default=None),
+            lost_windows=self._sessions.lost_windows,
         )
 
     async def ListDevices(  # noqa: N802

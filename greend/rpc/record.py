@@ -42,8 +42,9 @@ async def record(
         )
     ) as connection:
         session = connection.session
+        sessions.gave_up(session, first.lost_windows)
         yield pb.RecordWindowsResponse(acknowledged_sequence=session.acknowledged)
-        reading = asyncio.create_task(_read(connection, opening.session_token, requests))
+        reading = asyncio.create_task(_read(sessions, connection, opening.session_token, requests))
         reading.add_done_callback(lambda _: session.news.set())
         try:
             while connection.current:
@@ -64,9 +65,13 @@ async def record(
 
 
 async def _read(
-    connection: Connection, token: str, requests: AsyncIterator[pb.RecordWindowsRequest]
+    sessions: Sessions,
+    connection: Connection,
+    token: str,
+    requests: AsyncIterator[pb.RecordWindowsRequest],
 ) -> None:
     async for request in requests:
+        sessions.gave_up(connection.session, request.lost_windows)
         match request.WhichOneof("message"):
             case "batch":
                 await connection.session.take(

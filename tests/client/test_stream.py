@@ -111,7 +111,7 @@ def test_what_was_not_acknowledged_is_sent_again_under_its_number(
 def test_a_first_phase_that_is_named_at_once_begins_with_the_window(
     client: Client, daemon: MemoryDaemon
 ) -> None:
-    at_once, later = client.window(gpus=0).start(), client.window(gpus=0).start()
+    later, at_once = client.window(gpus=0).start(), client.window(gpus=0).start()
     at_once.phase("prefill")
     at_once.phase("decode")
     time.sleep(0.002)

@@ -169,7 +169,7 @@ async def _serving(
         registry.devices[device_uuid(index)] = device
     recorder = Recorder(tag_keys, max_series)
     made: Fed
-    host = HostReader(registry, lambda: 3, lambda: made.store_error, time.monotonic_ns)
+    host = HostReader(registry, lambda: 3, lambda: 0, lambda: made.store_error, time.monotonic_ns)
     exporter = Exporter(address, recorder, host, lambda: None)
     made = Fed(asyncio.get_running_loop(), exporter, recorder, registry)
     task = asyncio.create_task(_feed(made)) if feeding else None

@@ -53,7 +53,8 @@ def status_lines(status: Status, address: str) -> Iterator[str]:
     yield f"greend {status.version} is {status.state} at {address} (pid {status.pid}, up {up})"
     age = "" if status.sample_age_s is None else f", read {duration(status.sample_age_s)} ago"
     yield f"devices  {status.devices_ok} of {status.devices_total} answer{age}"
-    yield f"windows  {status.open_windows} open"
+    lost = f", {status.lost_windows} lost by clients" if status.lost_windows else ""
+    yield f"windows  {status.open_windows} open{lost}"
     for part in status.parts:
         yield f"{part.name:<9}{part.state}{': ' + plain(part.message) if part.message else ''}"
     if status.simulated:

@@ -119,7 +119,8 @@ class Part:
 class Status:
     """The daemon's health: ``state`` is "serving" or "degraded" (a part is not "ok").
 
-    ``sample_age_s`` is the longest time since a device was last read.
+    ``sample_age_s`` is the longest time since a device was last read; ``lost_windows``
+    are those that clients gave up before the daemon had them, as told since it started.
     """
 
     version: str
@@ -132,6 +133,7 @@ class Status:
     devices_total: int
     simulated: bool
     sample_age_s: float | None
+    lost_windows: int
 
     @classmethod
     def from_message(cls, message: metering_pb2.GetStatusResponse) -> "Status":

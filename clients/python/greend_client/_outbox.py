@@ -177,11 +177,9 @@ class Outbox:
 
     def lose_all(self, error: GreendError) -> None:
         """Nothing of what is kept will be sent."""
-        records = [
-            record
-            for record in self.events.clear()
-            if record.error is None and record.answer is None
-        ]
+        kept = [record for record in self.events.clear() if record.error is None]
+        records = [record for record in kept if record.answer is None]
+        self._delivered += len(kept) - len(records)  # but for the acknowledgement
         for record in records:
             record.error = error
             self.waiting.tell(record)

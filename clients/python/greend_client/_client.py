@@ -2,9 +2,8 @@
 
 import atexit
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
-from typing import Any
 
 from greend_client import _channel, _requests
 from greend_client._control import ControlDoor
@@ -50,20 +49,14 @@ class Client(Measuring[Window], Door):
         Door.__init__(self, _channel.reading_address(address))
         self.control_address = _channel.control_address(control_address, self.address)
         self.lateness_s = lateness_s
-        self._sending = Sender(self.address, self._get_window, lateness_s)
+        sender = Sender(self.address, self._get_window, lateness_s)
+        Measuring.__init__(self, sender, partial(Window, sender))
         atexit.register(self.close)
 
     @cached_property
     def control(self) -> ControlDoor:
         """The control door, for programs that want the messages themselves."""
         return ControlDoor(self.control_address)
-
-    @property
-    def _sender(self) -> Sender:
-        return self._sending
-
-    def _make_window(self, *arguments: Any) -> Window:
-        return Window(self._sending, *arguments)
 
     def history(
         self,

@@ -1,7 +1,7 @@
 """How windows are asked for, of either client."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 import grpc
@@ -18,7 +18,14 @@ AnyWindow = TypeVar("AnyWindow", bound=Measured)
 
 
 class Measuring(Generic[AnyWindow]):
-    """Makes windows. Nothing here raises or waits."""
+    """Makes windows. Nothing here raises or waits.
+
+    ``make_window`` makes one of the arguments of ``Measured`` that follow the sender.
+    """
+
+    def __init__(self, sender: Sender, make_window: Callable[..., AnyWindow]) -> None:
+        self._sender = sender
+        self._make_window = make_window
 
     def window(
         self,
@@ -111,19 +118,3 @@ class Measuring(Generic[AnyWindow]):
     def stats(self) -> Stats:
         """Return what became of this client's windows so far."""
         return self._sender.stats()
-
-    @property
-    def _sender(self) -> Sender:
-        raise NotImplementedError
-
-    def _make_window(
-        self,
-        request_id: str | None,
-        gpus: Gpus,
-        weight: float,
-        parent: Measured | str | None,
-        tags: Mapping[str, object],
-        iteration_driven: bool,
-        /,
-    ) -> AnyWindow:
-        raise NotImplementedError

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -134,13 +135,8 @@ class Client(Measuring[Window]):
         self.address = client.address
         self.control_address = client.control_address
         self.lateness_s = lateness_s
-
-    @property
-    def _sender(self) -> Sender:
-        return self._client._sender
-
-    def _make_window(self, *arguments: Any) -> Window:
-        return Window(self._sender, self._client, *arguments)
+        sender = client._sender
+        super().__init__(sender, partial(Window, sender, client))
 
     async def history(
         self,

@@ -10,6 +10,7 @@ PARTS = {
     "cost": "CPU, wake-ups and memory beside bare loops of the same reads; 20 minutes",
     "scrape": "a Prometheus scrape of 8 devices at the bound on series",
     "history": "StartWindow while 500 MB of history are backed up and pruned",
+    "hotpath": "a `with client.window(...)` block beside its floor and beside Zeus",
     "rpc": "StartWindow and StopWindow beside an RPC that makes one equal commit",
 }
 

@@ -1,15 +1,16 @@
 """What blocks of windows cost the threads that run them, beside a floor.
 
 The floor is what no way of telling when something began and ended can do without: two
-clock reads and two appends to a deque. Both take turns, block by block, so that what
-disturbs one disturbs the other.
+clock reads and two appends to a deque. Both take turns, burst by burst, so that what
+disturbs one disturbs the other. The first block after a pause is told apart: caches are
+cold by then, and whatever Python calls first costs a multiple.
 """
 
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import quantiles
 
 from greend_client import Client
@@ -28,9 +29,13 @@ Block = Callable[[], None]
 
 @dataclass(frozen=True)
 class Times:
-    """Wall times of single blocks in ns, and the threads' CPU time for each on average."""
+    """Wall times of single blocks in ns, and the threads' CPU time for each on average.
+
+    ``wall_ns`` are those of blocks that follow another, ``first_ns`` of those after a pause.
+    """
 
     wall_ns: list[int]
+    first_ns: list[int]
     cpu_ns: float
 
     def quantile_us(self, percent: int) -> float:
@@ -50,7 +55,7 @@ def measure(
     client: Client, *, threads: int, length_s: float, per_s: float, tags: Mapping[str, str]
 ) -> Cost:
     """Runs blocks in bursts, so many a second in all threads together."""
-    found = [([], [], [0, 0]) for _ in range(threads)]  # type: list[_Found]
+    found = [(_Found(), _Found()) for _ in range(threads)]
     workers = [
         threading.Thread(
             target=_work,
@@ -63,13 +68,29 @@ def measure(
         time.sleep(BURST / per_s)  # not all at once
     for worker in workers:
         worker.join()
-    windows = [time_ns for mine in found for time_ns in mine[0]]
-    floors = [time_ns for mine in found for time_ns in mine[1]]
-    cpu_ns = [sum(mine[2][which] for mine in found) for which in (0, 1)]
-    return Cost(Times(windows, cpu_ns[0] / len(windows)), Times(floors, cpu_ns[1] / len(floors)))
+    return Cost(*(_together([mine[which] for mine in found]) for which in (0, 1)))
 
 
-_Found = tuple[list[int], list[int], list[int]]
+@dataclass
+class _Found:
+    """What one thread found out about one kind of block."""
+
+    bursts_ns: list[list[int]] = field(default_factory=list)
+    cpu_ns: int = 0
+
+    def burst(self, block: Block) -> None:
+        before_ns = time.thread_time_ns()
+        self.bursts_ns.append([_timed(block) for _ in range(BURST)])
+        self.cpu_ns += time.thread_time_ns() - before_ns
+
+
+def _together(found: list[_Found]) -> Times:
+    bursts_ns = [burst_ns for mine in found for burst_ns in mine.bursts_ns]
+    return Times(
+        [time_ns for burst_ns in bursts_ns for time_ns in burst_ns[1:]],
+        [burst_ns[0] for burst_ns in bursts_ns],
+        sum(mine.cpu_ns for mine in found) / len(bursts_ns) / BURST,
+    )
 
 
 def _window(client: Client, tags: Mapping[str, str]) -> Block:
@@ -101,17 +122,14 @@ def _floor() -> Block:
     return floor
 
 
-def _work(window: Block, floor: Block, length_s: float, every_s: float, found: _Found) -> None:
-    windows, floors, cpu_ns = found
+def _work(
+    window: Block, floor: Block, length_s: float, every_s: float, found: tuple[_Found, _Found]
+) -> None:
     following_s = time.monotonic()
     end_s = following_s + length_s
     while following_s < end_s:
-        before_ns = time.thread_time_ns()
-        windows.extend(_timed(window) for _ in range(BURST))
-        middle_ns = time.thread_time_ns()
-        floors.extend(_timed(floor) for _ in range(BURST))
-        cpu_ns[0] += middle_ns - before_ns
-        cpu_ns[1] += time.thread_time_ns() - middle_ns
+        for block, mine in zip((window, floor), found, strict=True):
+            mine.burst(block)
         following_s += every_s
         time.sleep(max(following_s - time.monotonic(), 0))
 

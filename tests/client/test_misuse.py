@@ -2,10 +2,6 @@
 
 import asyncio
 import math
-import os
-import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import Callable
 from typing import Any
@@ -135,41 +131,3 @@ def test_a_result_may_be_waited_for_without_end(address: str, client: Client, li
     asyncio.run(main())
     with pytest.raises(GreendError, match="timeout='5 s'"):
         window.result(timeout="5 s")  # type: ignore[arg-type]
-
-
-def test_a_forked_child_loses_its_windows_with_one_warning_and_never_hangs(
-    address: str,
-) -> None:
-    program = """
-        import os, sys, greend_client
-        client = greend_client.Client(sys.argv[1])
-        with client.window("parent", gpus=[0]) as window:
-            pass
-        window.result(timeout=10)
-        child = os.fork()
-        if child == 0:
-            for number in range(3):
-                with client.window("child", gpus=[0]) as window:
-                    pass
-            try:
-                window.result()
-            except greend_client.ResultUnavailable as error:
-                print(error, flush=True)
-            os._exit(7)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-        with client.window("parent again", gpus=[0]) as window:
-            pass
-        print(window.result(timeout=10).request_id)
-    """
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), address],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-        env=os.environ | {"GRPC_ENABLE_FORK_SUPPORT": "1"},
-    )
-    refused, served = ended.stdout.splitlines()
-    assert "forked" in refused
-    assert served == "parent again"
-    assert ended.stderr.count("a window is not measured") == 1

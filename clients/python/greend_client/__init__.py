@@ -20,6 +20,9 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from greend_client import _fork  # noqa: F401  # before anything imports gRPC
+
+# isort: split
 from greend_client._client import Client
 from greend_client._errors import GreendError, ResultUnavailable
 from greend_client._node import Device, MigInstance, Part, Sample, Status

@@ -16,6 +16,9 @@ from greend_proto.v1 import metering_pb2
 logger = logging.getLogger("greend_client")
 
 _BATCH = 200  # events a message
+ANSWER_S = 10.0
+"""A daemon that takes longer does not answer."""
+
 _RETRY_S = (0.1, 2.0)  # first and longest wait between attempts
 
 Request = metering_pb2.RecordWindowsRequest
@@ -116,9 +119,15 @@ class Delivery:
         yield self._open()
         encoder = Encoder(stream.list_devices)
         while True:
-            outbox.wait_for(lambda: self._may_send(stream))
+            # Of a frozen daemon, or a gRPC that hangs, nothing comes.
+            outbox.wait_for(
+                lambda: self._may_send(stream), None if stream.established else ANSWER_S
+            )
             with outbox.work:
                 if stream.ended or outbox.paused:
+                    return
+                if not stream.established:
+                    stream.cut_unanswered()
                     return
                 events = outbox.events.after(stream.position, _BATCH)
                 if not events:

@@ -1,8 +1,13 @@
-"""Forks: senders hold still while the process is forked, and end in the child."""
+"""Forks: senders hold still while the process is forked, and end in the child.
+
+gRPC outlives a fork only where GRPC_ENABLE_FORK_SUPPORT was set before it was first
+imported. So this is imported before gRPC, and sets it. Where somebody else was faster, and
+windows were sent before the fork, no client of the child's sends any: gRPC might hang.
+"""
 
 import os
+import sys
 import weakref
-from functools import cache
 from typing import Protocol
 
 
@@ -18,6 +23,15 @@ class Forking(Protocol):
     def after_fork_in_child(self) -> None:
         """Forget what did not come along."""
 
+
+_VARIABLE = "GRPC_ENABLE_FORK_SUPPORT"
+
+if "grpc" not in sys.modules:
+    os.environ.setdefault(_VARIABLE, "1")
+_supported = os.environ.get(_VARIABLE, "").lower() in ("1", "true", "yes")
+
+_connected = False  # a sender was, in this process or one that it was forked from
+_broken = False
 
 _members: "weakref.WeakSet[Forking]" = weakref.WeakSet()
 
@@ -38,18 +52,27 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
+    global _broken
+    _broken = _connected and not _supported
     for member in list(_members):
         member.after_fork_in_child()
 
 
-@cache
 def connected() -> None:
-    """Note that there is a channel.
+    """Note that a sender has a channel.
 
     With the first one gRPC registers its handlers, and whose were registered last are
     called first: a call must not be in flight when gRPC's are.
     """
-    os.register_at_fork(before=_before, after_in_parent=_in_parent)
+    global _connected
+    if not _connected:
+        _connected = True
+        os.register_at_fork(before=_before, after_in_parent=_in_parent)
+
+
+def broken() -> bool:
+    """Whether this is a child in which no call may be made."""
+    return _broken
 
 
 os.register_at_fork(after_in_child=_in_child)

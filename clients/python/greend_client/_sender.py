@@ -14,7 +14,7 @@ from pathlib import Path
 import grpc
 
 from greend_client import _fork
-from greend_client._delivery import Delivery
+from greend_client._delivery import ANSWER_S, Delivery
 from greend_client._errors import GreendError, ResultUnavailable
 from greend_client._outbox import Outbox
 from greend_client._record import Happening, Record
@@ -29,7 +29,6 @@ USUAL_LATENESS_S = 0.25
 """The allowance that the daemon gives to all; for more it has to be asked in time."""
 
 _CUT_S = 0.2  # of the time that closing may take
-_ANSWER_S = 10.0  # a daemon that takes longer does not answer
 WAIT_S = 5.0
 """Who waits for a result looks this often whether it still can come."""
 
@@ -67,7 +66,9 @@ class Sender:
         self._delivery: Delivery | None = None
         self._make_outbox(capacity)
         _fork.register(self)
-        if lateness_s > USUAL_LATENESS_S:
+        if _fork.broken():
+            self._outbox.ended = _broken_error()
+        elif lateness_s > USUAL_LATENESS_S:
             with self._outbox.work:
                 self._run_thread()
 
@@ -184,13 +185,8 @@ class Sender:
             stream = self._outbox.stream
             if record.acknowledged_on:
                 return now_s - since_s > WAIT_S + self._opening.lateness_s
-        if stream is not None and now_s - stream.owing_since_s(now_s) > _ANSWER_S:
-            stream.cut(
-                GreendError(
-                    f"the daemon at {self._address} did not answer in time",
-                    grpc.StatusCode.DEADLINE_EXCEEDED,
-                )
-            )
+        if stream is not None and now_s - stream.owing_since_s(now_s) > ANSWER_S:
+            stream.cut_unanswered()
         return False
 
     def _forget(self, record: Record, future: Outcome) -> None:
@@ -264,6 +260,15 @@ def _closed_error() -> GreendError:
 def _forked_error() -> GreendError:
     return GreendError(
         "the client was made before this process was forked: make one in the child",
+        grpc.StatusCode.FAILED_PRECONDITION,
+    )
+
+
+def _broken_error() -> GreendError:
+    return GreendError(
+        "this process was forked from one that had sent windows, and gRPC had been imported"
+        " there without GRPC_ENABLE_FORK_SUPPORT=1: set that in its environment, or import"
+        " greend_client first",
         grpc.StatusCode.FAILED_PRECONDITION,
     )
 

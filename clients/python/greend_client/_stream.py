@@ -105,6 +105,15 @@ class Stream:
         if call is not None:
             call.cancel()
 
+    def cut_unanswered(self) -> None:
+        """End it: the daemon does not answer."""
+        self.cut(
+            GreendError(
+                f"the daemon at {self._address} did not answer in time",
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+            )
+        )
+
     def close(self) -> None:
         """Disconnect."""
         self._channel.close()

@@ -38,7 +38,12 @@ async def record(
     opening = first.open
     async with sessions.connect(
         Opening(
-            opening.session_token, opening.boot_id, opening.lateness_s, opening.uid, opening.pid
+            opening.session_token,
+            opening.boot_id,
+            opening.lateness_s,
+            opening.uid,
+            opening.pid,
+            opening.last_sequence,
         )
     ) as connection:
         session = connection.session

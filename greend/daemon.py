@@ -103,7 +103,12 @@ async def _serve(
     left = await asyncio.to_thread(left_behind, engine)
     clock = Clock()
     registry = DeviceRegistry()
-    active = ActiveWindows(registry, clock, most_open=settings.metering.most_open_windows)
+    active = ActiveWindows(
+        registry,
+        clock,
+        most_open=settings.metering.most_open_windows,
+        most_per_session=settings.metering.most_windows_per_session,
+    )
     windows = WindowService(active, writer, reader)
     recorder = _recorder(settings.metrics)
     saver = Saver(writer, active.stored, recorder, claimed=left.claimed)
@@ -130,8 +135,15 @@ async def _serve(
         boot_id=boot,
     )
     active.catch_up, active.set_pace = meter.catch_up, meter.set_pace
-    sessions = Sessions(active, writer, reader, set_lateness=meter.set_lateness)
-    sessions.expect(left.sessions if recovery.bridging else ())
+    sessions = Sessions(
+        active,
+        writer,
+        reader,
+        set_lateness=meter.set_lateness,
+        most=settings.metering.most_sessions,
+    )
+    if left.run is not None and recovery.bridging:
+        sessions.expect(left.sessions, left.run)
     listener.connect(meter, pulse)
     query = Query(reader, registry, windows.current, meter.flush)
     pruner = Pruner(

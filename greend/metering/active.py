@@ -10,6 +10,7 @@ from greend.errors import InvalidArgument, NotFound, OutOfRange, ResourceExhaust
 from greend.metering import checks
 from greend.metering.clock import Clock
 from greend.metering.feed import Feed
+from greend.metering.owners import Owners
 from greend.metering.registry import DeviceRegistry, MeteredDevice
 from greend.metering.starts import WindowStart, parent_of
 from greend.metering.windows import ActiveWindow, token_digest
@@ -24,7 +25,14 @@ class ActiveWindows:
     loop; nothing is stored here.
     """
 
-    def __init__(self, registry: DeviceRegistry, clock: Clock, *, most_open: int = 100_000) -> None:
+    def __init__(
+        self,
+        registry: DeviceRegistry,
+        clock: Clock,
+        *,
+        most_open: int = 100_000,
+        most_per_session: int = 50_000,
+    ) -> None:
         self.catch_up: Callable[[MeteredDevice], None] = lambda device: None
         self.set_pace: Callable[[MeteredDevice], None] = lambda device: None
         self.finals: Feed[Window] = Feed()
@@ -32,6 +40,7 @@ class ActiveWindows:
         self._most_open = most_open
         self._clock = clock
         self._active: dict[str, ActiveWindow] = {}
+        self._owners = Owners(most_per_session)
         # Final because a child that they waited for was cancelled.
         self._aside: list[Window] = []
         self._claims = itertools.count()
@@ -48,6 +57,15 @@ class ActiveWindows:
     def find(self, window_id: str) -> ActiveWindow | None:
         """A window, by its id in the usual form."""
         return self._active.get(window_id)
+
+    @property
+    def now_ns(self) -> int:
+        """The instant, on the clock of events."""
+        return self._clock.monotonic_ns()
+
+    def of_session(self, digest: bytes) -> list[ActiveWindow]:
+        """Those of a session, by the digest of its secret."""
+        return self._owners.of(digest)
 
     def all(self) -> list[ActiveWindow]:
         """Every one of them."""
@@ -81,6 +99,7 @@ class ActiveWindows:
         checks.check_not_future(name, start_ns, now_ns)
         parent_id = parent_of(start)
         self._check_parent(window_id, parent_id)
+        digest = token_digest(start.session_token)
         places = self._registry.select(start.devices, now_ns)
         for place in places:
             self.catch_up(place.device)
@@ -90,6 +109,7 @@ class ActiveWindows:
                 f"{len(self._active)} windows are open or not final yet, the most that are allowed:"
                 " stop some first, or allow more ([metering] most_open_windows)"
             )
+        self._owners.check_room(digest)
         parts = {place.device.info.uuid: place.part for place in places}
         cards = tuple(place.device.info.uuid for place in places if place.by_instance)
         flags = {
@@ -106,7 +126,7 @@ class ActiveWindows:
                 weight=weight,
                 parent_id=parent_id,
                 cards=cards,
-                token_digest=token_digest(start.session_token),
+                token_digest=digest,
                 start_ns=start_ns,
                 parts=parts if cards else None,
                 flags=frozenset(flag for flag, holds in flags.items() if holds),
@@ -123,6 +143,7 @@ class ActiveWindows:
     def _claim(self, active: ActiveWindow) -> None:
         window = active.window
         self._active[window.window_id] = active
+        self._owners.add(active)
         parent = self._active.get(window.parent_id)
         if parent is not None and not parent.final:
             parent.children.add(window.window_id)
@@ -157,6 +178,7 @@ class ActiveWindows:
             ],
             stored=True,
         )
+        self._owners.add(active)
         return active
 
     def restored(self, windows: Iterable[ActiveWindow]) -> None:
@@ -167,6 +189,7 @@ class ActiveWindows:
     def cancel(self, active: ActiveWindow) -> None:
         """A start that was not acknowledged never was: its claim ends where it began."""
         del self._active[active.window.window_id]
+        self._owners.discard(active)
         parent = self._active.get(active.window.parent_id)
         if parent is not None:
             parent.children.discard(active.window.window_id)
@@ -186,6 +209,12 @@ class ActiveWindows:
         active.stop(stop_ns)
         for uuid in active.awaited:
             self._registry.devices[uuid].ledger.stop(active.claim_id, stop_ns)
+
+    def abandon(self, active: ActiveWindow, at_ns: int) -> None:
+        """Nobody will end a window any more: it ended at `at_ns`, if it began before."""
+        if active.stop_ns is None:
+            active.flag(Flag.ABANDONED)
+            self.end(active, max(at_ns, active.start_ns))
 
     def weigh(self, active: ActiveWindow, at_ns: int, weight: float) -> None:
         """A window has another weight from an instant on."""
@@ -270,6 +299,7 @@ class ActiveWindows:
         self.finals.publish(window)
         if active is None:
             return
+        self._owners.discard(active)
         if not active.finished.done():
             active.finished.set_result(window)
         if active.on_final is not None:

@@ -59,7 +59,7 @@ class WindowService:
         except asyncio.CancelledError:
             # The caller gave up. It can say the start again, if it knows the id.
             if not start.window_id:
-                self._active.end(active, active.start_ns)
+                self._active.abandon(active, active.start_ns)
             raise
         if there:
             self._active.cancel(active)

@@ -89,12 +89,16 @@ class Session:
         # Not given up half way: what was applied has to be committed.
         await asyncio.shield(asyncio.ensure_future(self._take(events)))
 
-    def go_on(self, acknowledged: int) -> None:
-        """Goes on with a session of the last run."""
+    def go_on(self, acknowledged: int, refusals: Iterable[Refused] = ()) -> None:
+        """Goes on with a session that was over, or of the last run."""
         self.acknowledged = self._taken = acknowledged
-        for active in self._active.all():
-            if active.window.token_digest == self.digest:
-                active.on_final = self.final
+        self._refused.update((refused.sequence, refused) for refused in refusals)
+        for active in self._active.of_session(self.digest):
+            active.on_final = self.final
+
+    def refused(self) -> list[Refused]:
+        """What was refused, the newest last, as it may be told again."""
+        return list(self._refused.values())
 
     def final(self, window: Window) -> None:
         """A window of this session is final."""
@@ -235,7 +239,9 @@ class Session:
         self.finals.append(window)
 
     def _refuse(self, event: Event, error: GreendError) -> None:
-        refused = self._refused[event.sequence] = Refused(event.sequence, error)
+        # Anew: the one that was raised holds on to the calls, and all events of their batches.
+        told = type(error)(str(error))
+        refused = self._refused[event.sequence] = Refused(event.sequence, told)
         self.refusals.append(refused)
         if len(self._refused) > LONGEST_BACKLOG:
             self._refused.popitem(last=False)

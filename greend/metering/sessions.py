@@ -1,21 +1,22 @@
-"""Sessions: which there are, and how late they may tell of their windows."""
+"""Sessions: which there are, how late they may tell of their windows, and when they are over."""
 
 import asyncio
 import hmac
 import logging
-from collections import OrderedDict
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from greend.errors import FailedPrecondition, InvalidArgument
+from greend.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from greend.metering.active import ActiveWindows
-from greend.metering.session import Session
-from greend.metering.windows import token_digest
-from greend.model import NS_PER_S
+from greend.metering.ended import Ended, EndedSessions
+from greend.metering.session import LONGEST_TURN_S, Session
+from greend.metering.windows import ActiveWindow, token_digest
+from greend.model import NS_PER_S, Window
 from greend.store.reader import StoreReader
-from greend.store.recovery import Ended, StoredSession
+from greend.store.recovery import Run, SessionOver, StoredSession, Told
 from greend.store.writer import StoreWriter
 
 log = logging.getLogger(__name__)
@@ -24,8 +25,6 @@ LONGEST_LATENESS_S = 120.0
 LONGEST_TOKEN_BYTES = 256
 # A session whose connection was cut is gone after this long.
 AWAY_S = 30.0
-# Sessions that are over and yet known: what they say again is not applied twice.
-MOST_ENDED = 10_000
 
 
 def boot_id() -> str:
@@ -52,17 +51,31 @@ class Connection:
 
     session: Session
     lateness_ns: int
-    # The last event that the client had when it came.
+    # The last event that the client had to tell when it came.
     last_sequence: int = 0
     current: bool = True
     # The client said that nothing more will come.
     closed: bool = False
-    going: asyncio.TimerHandle | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Away:
+    """A session whose connection was lost at `left_ns`; it is over when `going` is due.
+
+    `session` is None for one of the last run, of which only this is known.
+    """
+
+    session: Session | None
+    acknowledged: int
+    lateness_ns: int
+    left_ns: int
+    going: asyncio.TimerHandle
 
 
 class Sessions:
     """Sessions by their secret. Every method runs on the event loop.
 
+    What a session leaves open when it is over was ended at its last sign of life.
     `set_lateness` is told whenever the largest allowance that a live session asked for
     has changed, in ns.
     """
@@ -74,19 +87,21 @@ class Sessions:
         reader: StoreReader,
         *,
         set_lateness: Callable[[int], None],
+        most: int = 1_000,
     ) -> None:
         self._active = active
         self._writer = writer
         self._reader = reader
         self._set_lateness = set_lateness
+        self._most = most
         self._boot_id = boot_id()
-        # By the digest of their secret: those with a connection, or without one for a moment.
-        self._live: dict[bytes, Connection] = {}
-        self._ended: OrderedDict[bytes, Session] = OrderedDict()
+        # By the digest of their secret.
+        self._connected: dict[bytes, Connection] = {}
+        self._away: dict[bytes, _Away] = {}
+        self._ended = EndedSessions()
+        self._abandoning: set[asyncio.Task[None]] = set()
         self._lateness_ns = 0
         self._stopped = False
-        # Those of the last run that did not come back yet, and what of theirs is committed.
-        self._expected: dict[bytes, int] = {}
         self.lost_windows = 0
         """Windows that clients gave up, as they told it in this run."""
 
@@ -94,21 +109,16 @@ class Sessions:
     async def connect(self, opening: Opening) -> AsyncIterator[Connection]:
         """Opens a session, or goes on with it, for as long as the block lasts.
 
-        Raises InvalidArgument; FailedPrecondition for a client of another boot or host.
+        Raises InvalidArgument; FailedPrecondition for a client of another boot or host;
+        ResourceExhausted if there are too many.
         """
         lateness_ns = self._check(opening)
         key = token_digest(opening.session_token)
-        before = self._live.pop(key, None)
-        if before is not None:
-            session = before.session
-            before.current = False
-            session.news.set()  # whoever waits there is to notice
-            if before.going is not None:
-                before.going.cancel()
-        else:
-            session = self._new(opening) if key not in self._ended else self._ended.pop(key)
+        session = self._go_on(key, opening.session_token)
         log.debug("session of pid %d, uid %d is connected", opening.pid, opening.uid)
-        connection = self._live[key] = Connection(session, lateness_ns, opening.last_sequence)
+        connection = Connection(session, lateness_ns, opening.last_sequence)
+        self._connected[key] = connection
+        self._keep(StoredSession(key, session.acknowledged))
         self._lateness_changed()
         try:
             yield connection
@@ -116,14 +126,21 @@ class Sessions:
             if connection.current:
                 self._left(key, connection)
 
+    def expect(self, sessions: Iterable[StoredSession], run: Run) -> None:
+        """Sessions of the last run, which may come back as if their connections were lost.
+
+        Their time runs from now, as it was the daemon that was away.
+        """
+        for one in sessions:
+            left_ns = run.alive_ns if one.left_ns is None else one.left_ns
+            self._went(one.digest, None, one.acknowledged, 0, left_ns)
+
     @property
     def caught_up(self) -> bool:
-        """Whether all are back that are expected, and have told what they had to tell."""
-        behind = (
-            connection.session.acknowledged < connection.last_sequence
-            for connection in self._live.values()
+        """Whether those of the last run are back, or over, and all have told what they had."""
+        return not any(away.session is None for away in self._away.values()) and not any(
+            one.session.acknowledged < one.last_sequence for one in self._connected.values()
         )
-        return not self._expected and not any(behind)
 
     def gave_up(self, session: Session, windows: int) -> None:
         """The client of a session has given up so many windows by now."""
@@ -135,34 +152,91 @@ class Sessions:
         self._stopped = True
         self._lateness_changed()
 
-    def expect(self, sessions: Iterable[StoredSession]) -> None:
-        """Sessions of the last run, which may come back."""
-        self._expected = {item.digest: item.acknowledged for item in sessions}
-
-    def _new(self, opening: Opening) -> Session:
-        session = Session(opening.session_token, self._active, self._writer, self._reader)
-        acknowledged = self._expected.pop(session.digest, None)
-        if acknowledged is not None:
-            session.go_on(acknowledged)
+    def _go_on(self, key: bytes, token: str) -> Session:
+        """The session of a secret: where it was left, or from the beginning."""
+        connected = self._connected.pop(key, None)
+        if connected is not None:
+            connected.current = False
+            connected.session.news.set()  # whoever waits there is to notice
+            return connected.session
+        away = self._away.pop(key, None)
+        if away is not None:
+            away.going.cancel()
+            if away.session is not None:
+                return away.session
+        elif len(self._connected) + len(self._away) >= self._most:
+            raise ResourceExhausted(
+                f"{self._most} sessions are live, the most that are allowed: close some first"
+                f" (one that is cut counts for {AWAY_S:g} s), or allow more ([metering]"
+                " most_sessions)"
+            )
+        ended = self._ended.take(key) if away is None else Ended(away.acknowledged)
+        session = Session(token, self._active, self._writer, self._reader)
+        if ended is not None:
+            session.go_on(ended.acknowledged, ended.refusals)
         return session
 
     def _left(self, key: bytes, connection: Connection) -> None:
+        session = self._connected.pop(key).session
+        now_ns = self._active.now_ns
         if connection.closed:
-            self._end(key)
+            self._end(key, Ended(session.acknowledged, session.refused()), now_ns)
         else:
-            loop = asyncio.get_running_loop()
-            connection.going = loop.call_later(AWAY_S, self._end, key)
+            self._went(key, session, session.acknowledged, connection.lateness_ns, now_ns)
+            self._keep(StoredSession(key, session.acknowledged, now_ns))
 
-    def _end(self, key: bytes) -> None:
-        session = self._ended[key] = self._live.pop(key).session
-        self._writer.write(kept=Ended(key))
-        session.finals.clear()
-        if len(self._ended) > MOST_ENDED:
-            self._ended.popitem(last=False)
+    def _went(
+        self,
+        key: bytes,
+        session: Session | None,
+        acknowledged: int,
+        lateness_ns: int,
+        left_ns: int,
+    ) -> None:
+        going = asyncio.get_running_loop().call_later(AWAY_S, self._gone, key)
+        self._away[key] = _Away(session, acknowledged, lateness_ns, left_ns, going)
+
+    def _gone(self, key: bytes) -> None:
+        away = self._away.pop(key)
+        ended = Ended(away.acknowledged)
+        if away.session is not None:
+            # What was told last may have been committed since.
+            ended = Ended(away.session.acknowledged, away.session.refused())
+        self._end(key, ended, away.left_ns)
+
+    def _end(self, key: bytes, ended: Ended, last_life_ns: int) -> None:
+        self._ended.add(key, ended)
         self._lateness_changed()
+        left = self._active.of_session(key)
+        for active in left:
+            active.on_final = None  # nobody is there to be told
+        task = asyncio.create_task(self._abandon(key, left, last_life_ns))
+        self._abandoning.add(task)
+        task.add_done_callback(self._abandoning.discard)
+
+    def _keep(self, session: StoredSession) -> None:
+        self._writer.write(kept=Told(session))
+
+    async def _abandon(self, key: bytes, left: Iterable[ActiveWindow], last_life_ns: int) -> None:
+        """Ends those that are open. Others are let in meanwhile: it may be much."""
+        ended: list[Window] = []
+        turn_s = time.monotonic()
+        for active in left:
+            if active.stop_ns is None:
+                self._active.abandon(active, last_life_ns)
+                ended.append(active.as_stored())
+            if time.monotonic() - turn_s > LONGEST_TURN_S:
+                await asyncio.sleep(0)
+                turn_s = time.monotonic()
+        self._writer.write(windows=ended, kept=SessionOver(key))
+        if ended:
+            log.warning(
+                "a session is over and left %d windows open: closed as abandoned", len(ended)
+            )
 
     def _lateness_changed(self) -> None:
-        asked_ns = [connection.lateness_ns for connection in self._live.values()]
+        asked_ns = [one.lateness_ns for one in self._connected.values()]
+        asked_ns += [one.lateness_ns for one in self._away.values()]
         lateness_ns = 0 if self._stopped else max(asked_ns, default=0)
         if lateness_ns != self._lateness_ns:
             self._lateness_ns = lateness_ns

@@ -37,6 +37,19 @@ log = logging.getLogger(__name__)
 
 LONGEST_SOCKET_PATH_BYTES = 107
 SOCKET_MODE = 0o660
+# A client that is frozen keeps its socket open: with a call in progress it is asked for a sign
+# of life this often, and cut if it gives none for so long. Each asking wakes both once.
+ASK_ALIVE_MS, ANSWER_ALIVE_MS = 20_000, 10_000
+LARGEST_REQUEST_BYTES = 4 * 2**20
+OPTIONS = (
+    ("grpc.keepalive_time_ms", ASK_ALIVE_MS),
+    ("grpc.keepalive_timeout_ms", ANSWER_ALIVE_MS),
+    # The same by its newer name: gRPC 1.85 heeds this one.
+    ("grpc.http2.ping_timeout_ms", ANSWER_ALIVE_MS),
+    # Not where nothing is in progress: those cost nothing, and own no windows.
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.max_receive_message_length", LARGEST_REQUEST_BYTES),
+)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -64,7 +77,7 @@ class Door:
         self.path = path
         self._group = group
         self._health = health.aio.HealthServicer()
-        self.server = grpc.aio.server(interceptors=[DoorInterceptor(denied)])
+        self.server = grpc.aio.server(interceptors=[DoorInterceptor(denied)], options=OPTIONS)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
         # What reflection tells of; whoever adds a service names it here.
         self.services = [health.SERVICE_NAME, reflection.SERVICE_NAME]

@@ -74,7 +74,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class SessionOver:
     """A session that is over."""
 
     digest: bytes
@@ -98,7 +98,7 @@ class Forgotten:
 
 
 # What is written beside windows, minutes and devices.
-Kept = Checkpoint | Told | Ended | Forgotten
+Kept = Checkpoint | Told | SessionOver | Forgotten
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,9 @@ from greend.rpc.admin import AdminServicer
 from greend.rpc.metering import MeteringServicer
 from greend.rpc.server import control_door, reading_door
 from greend.store.backup import remove_leftovers
-from greend.store.engine import DATABASE_NAME, migrate, open_engine
+from greend.store.damage import trouble
+from greend.store.engine import DATABASE_NAME
+from greend.store.opening import open_store
 from greend.store.prunable import Prunable
 from greend.store.reader import StoreReader
 from greend.store.recovery import Checkpoint, Forgotten, LeftBehind, Run, left_behind
@@ -97,10 +99,14 @@ async def _serve(
 
     database = state_dir / DATABASE_NAME
     remove_leftovers(database)
-    engine = open_engine(database, synchronous=settings.store.synchronous)
-    await asyncio.to_thread(migrate, engine)
+    engine, (left, devices) = await asyncio.to_thread(
+        open_store,
+        database,
+        synchronous=settings.store.synchronous,
+        read=lambda engine: (left_behind(engine), StoreReader(engine).devices()),
+    )
+    remembered = {record.uuid: record for record in devices}
     reader, writer = StoreReader(engine), StoreWriter(engine)
-    left = await asyncio.to_thread(left_behind, engine)
     clock = Clock()
     registry = DeviceRegistry()
     active = ActiveWindows(
@@ -115,7 +121,6 @@ async def _serve(
     listener = _LoopListener(loop)
     interval_ns = settings.metering.settings().slow_interval_ns
     fleet = Fleet(driver, listener, interval_ns=interval_ns)
-    remembered = {record.uuid: record for record in await asyncio.to_thread(reader.devices)}
     floors_mw = settings.metering.settings().floors_mw
     boot = boot_id()
     recovery = Recovery(
@@ -153,6 +158,9 @@ async def _serve(
         now_unix_ns=lambda: clock.unix_ns,
     )
 
+    def store_error() -> str | None:
+        return trouble(database, writer.error)
+
     metering = MeteringServicer(
         active,
         windows,
@@ -161,7 +169,7 @@ async def _serve(
         meter,
         clock,
         Backups(database),
-        store_error=lambda: writer.error,
+        store_error=store_error,
     )
     simulator = None
     if simulated is not None:
@@ -176,7 +184,7 @@ async def _serve(
     exporter = None
     if recorder is not None:
         exporter = _exporter(
-            settings.metrics.address, recorder, meter, active, sessions, writer, clock
+            settings.metrics.address, recorder, meter, active, sessions, store_error, clock
         )
 
     fleet.start()
@@ -199,7 +207,7 @@ async def _serve(
     reporting = asyncio.create_task(
         report(
             checks,
-            lambda: status_line(registry, clock.monotonic_ns(), writer.error, active.open_count),
+            lambda: status_line(registry, clock.monotonic_ns(), store_error(), active.open_count),
         )
     )
     await ended.wait()
@@ -269,7 +277,7 @@ def _exporter(
     meter: Meter,
     windows: ActiveWindows,
     sessions: Sessions,
-    writer: StoreWriter,
+    store_error: Callable[[], str | None],
     clock: Clock,
 ) -> "Exporter":
     from greend.export.exporter import Exporter
@@ -279,7 +287,7 @@ def _exporter(
         meter.registry,
         open_windows=lambda: windows.open_count,
         lost_windows=lambda: sessions.lost_windows,
-        store_error=lambda: writer.error,
+        store_error=store_error,
         now_ns=clock.monotonic_ns,
     )
     exporter = Exporter(address, recorder, host, meter.collect)

@@ -9,6 +9,7 @@ from greend.doctor.finding import Finding, Findings
 from greend.doctor.host import Host
 from greend.doctor.rights import owner
 from greend.errors import Unavailable
+from greend.store.damage import marked, set_aside_before
 from greend.store.engine import DATABASE_NAME
 from greend.store.inspection import Inspection, inspect
 
@@ -51,6 +52,12 @@ def check(host: Host, say: Findings) -> Iterator[Finding]:
         else:
             used_bytes = seen.used_bytes
             yield from _database(database, seen, host.settings.store.windows_gib, say)
+    for path in set_aside_before(database):
+        yield say.warning(
+            f"{path} was damaged and is set aside: what it holds is in no answer",
+            f"sqlite3 {path} .recover | sqlite3 recovered.db gets out what can be; then move it"
+            " elsewhere",
+        )
     yield _room(directory, used_bytes, host.settings.store.windows_gib, say)
 
 
@@ -73,12 +80,13 @@ def _writable(directory: Path, say: Findings) -> Finding:
 
 
 def _database(path: Path, seen: Inspection, windows_gib: float, say: Findings) -> Iterator[Finding]:
-    aside = (
-        f"stop greend, move {path} and {path.name}-* aside and put a backup in its place;"
-        " without one, greend starts with an empty history"
-    )
-    if seen.damage:
-        yield say.error(f"{path} is damaged: {seen.damage}", aside)
+    damage = seen.damage or marked(path)
+    if damage:
+        yield say.error(
+            f"{path} is damaged: {damage}",
+            f"restart greend: it sets {path.name} aside and begins with an empty history; or stop"
+            f" it, move {path} and {path.name}-* aside, and put a backup in its place",
+        )
         return
     if not seen.known:
         yield say.error(

@@ -74,9 +74,16 @@ class Recovery:
         same_boot = left.run is not None and left.run.boot_id == boot_id
         self._active = active
         self._registry = registry
-        self._anchors = {uuid: _ANCHOR.decode(body) for uuid, body in left.anchors.items()}
-        self._claims = {key: _CLAIM.decode(body) for key, body in left.claims.items()}
-        self._left = left
+        self._anchors: dict[str, Anchor] = {}
+        self._claims: dict[tuple[str, str], SavedClaim] = {}
+        events: list[KeptEvent] = []
+        try:
+            self._anchors = {uuid: _ANCHOR.decode(body) for uuid, body in left.anchors.items()}
+            self._claims = {key: _CLAIM.decode(body) for key, body in left.claims.items()}
+            events = [_EVENT.decode(body) for body in left.events]
+        except msgspec.DecodeError as error:  # as of another version
+            log.warning("where the last run was cannot be read (%s): nothing goes on", error)
+            same_boot = False
         if same_boot:
             for uuid, anchor in self._anchors.items():
                 self._find(uuid, anchor, clock, remembered.get(uuid), floors_mw.get(uuid, {}))
@@ -87,8 +94,8 @@ class Recovery:
         ]
         self._go_on(going)
         if same_boot:
-            for body in left.events:
-                self._happened(_EVENT.decode(body))
+            for event in events:
+                self._happened(event)
 
     @property
     def bridging(self) -> bool:

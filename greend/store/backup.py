@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 from greend.errors import ResourceExhausted
+from greend.store.damage import damaged, is_damage
 from greend.store.engine import INSTRUCTIONS_BETWEEN_LOOKS
 from greend.store.prunable import used_bytes
 
@@ -77,7 +78,9 @@ def _check_room(live: sqlite3.Connection, database: Path) -> None:
 def _told(database: Path, stopped: threading.Event) -> Iterator[None]:
     try:
         yield
-    except sqlite3.OperationalError as error:
+    except sqlite3.DatabaseError as error:
+        if is_damage(error):
+            raise damaged(database, error) from error
         if stopped.is_set():
             raise InterruptedError from None
         if error.sqlite_errorcode == sqlite3.SQLITE_FULL:

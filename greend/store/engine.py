@@ -14,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 
 from greend.errors import Unavailable
+from greend.store.damage import Damaged, damaged, is_damage
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,8 @@ DATABASE_NAME = "greend.db"
 MIGRATIONS = Path(__file__).parent / "migrations"
 # SQLite looks so often whether somebody still waits for it: every few ms.
 INSTRUCTIONS_BETWEEN_LOOKS = 100_000
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# How a migration ends that finds damage.
+DAMAGED_STATUS = 3
 
 
 def open_engine(path: Path, *, synchronous: str = "normal") -> Engine:
@@ -52,8 +54,7 @@ def open_engine(path: Path, *, synchronous: str = "normal") -> Engine:
 def reading(engine: Engine, given_up: threading.Event | None = None) -> Iterator[Connection]:
     """A connection to read with.
 
-    Raises InterruptedError soon after `given_up` is set, and Unavailable if what is read
-    is damaged.
+    Raises InterruptedError soon after `given_up` is set, and Damaged if what is read is.
     """
     with engine.connect() as connection:
         driver = connection.connection.driver_connection
@@ -63,15 +64,12 @@ def reading(engine: Engine, given_up: threading.Event | None = None) -> Iterator
         try:
             yield connection
         except DatabaseError as error:
-            code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # without what is finer
-            if code == sqlite3.SQLITE_INTERRUPT:
+            if getattr(error.orig, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
                 raise InterruptedError from None
-            if code not in _DAMAGE:
+            if not is_damage(error):
                 raise
-            raise Unavailable(
-                f"the database {engine.url.database} is damaged ({error.orig}): `greend doctor`"
-                " says what to do"
-            ) from error
+            assert engine.url.database is not None
+            raise damaged(Path(engine.url.database), error.orig) from error.orig
         finally:
             driver.set_progress_handler(None, 0)
 
@@ -79,13 +77,15 @@ def reading(engine: Engine, given_up: threading.Event | None = None) -> Iterator
 def migrate(engine: Engine) -> None:
     """Brings the database to this version's schema, in one transaction.
 
-    Raises Unavailable if it cannot be opened, or was written by a newer version.
+    Raises Damaged; Unavailable if it cannot be opened, or was written by a newer version.
     """
     path = engine.url.database
     try:
         with engine.connect() as connection:
             current = revision(lambda query: connection.exec_driver_sql(query).scalar_one())
     except DatabaseError as error:
+        if is_damage(error):
+            raise Damaged(f"the database {path} is damaged ({error.orig})") from error.orig
         raise Unavailable(
             f"the database {path} cannot be opened: {error.orig}; move it aside, or choose another"
             " --state-dir"
@@ -104,6 +104,8 @@ def migrate(engine: Engine) -> None:
     if done.returncode:
         log.error("the migration failed: %s", done.stderr)
         reason = (done.stderr.strip() or "no reason given").splitlines()[-1]
+        if done.returncode == DAMAGED_STATUS:
+            raise Damaged(f"the database {path} is damaged ({reason})")
         raise Unavailable(
             f"the database {path} cannot be brought to schema {known[0]}: {reason}; it is as it was"
         )

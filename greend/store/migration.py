@@ -7,7 +7,8 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy.exc import DatabaseError
 
-from greend.store.engine import MIGRATIONS, open_engine
+from greend.store.damage import is_damage
+from greend.store.engine import DAMAGED_STATUS, MIGRATIONS, open_engine
 
 
 def upgrade(path: Path) -> None:
@@ -25,4 +26,5 @@ if __name__ == "__main__":
     try:
         upgrade(Path(sys.argv[1]))
     except DatabaseError as error:
-        sys.exit(str(error.orig))
+        print(error.orig, file=sys.stderr)
+        sys.exit(DAMAGED_STATUS if is_damage(error) else 1)

@@ -123,12 +123,6 @@ class StoreReader:
             for row in rows:
                 yield MeasuredWindow._make((*row[:8], tuple(row[8:])))
 
-    def unfinished(self) -> list[Window]:
-        """Windows that a former run left open or stopped."""
-        statement = select(WindowRow.__table__).where(WindowRow.state != WindowState.FINAL)
-        with reading(self._engine) as connection:
-            return [row_to_window(dict(row)) for row in connection.execute(statement).mappings()]
-
     def ledger(
         self, devices: Sequence[str], since_unix_s: int | None, until_unix_s: int | None
     ) -> list[tuple[Booking, int]]:

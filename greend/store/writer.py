@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, Table, text
@@ -17,6 +18,7 @@ from sqlalchemy.dialects.sqlite import Insert, insert
 
 from greend.errors import GreendError, ResourceExhausted, Unavailable
 from greend.model import AMOUNTS, Booking, DeviceRecord, Window, WindowState
+from greend.store.damage import is_damage, mark
 from greend.store.prunable import MinuteKey
 from greend.store.records import booking_to_row, device_to_row, window_to_row
 from greend.store.recovery import Kept
@@ -148,6 +150,8 @@ class StoreWriter:
         if str(error) != self._error:  # once: a full disk must not be filled with this
             log.error("the store refused %d writes", len(batch), exc_info=error)
         self._error = str(error)
+        if is_damage(error) and self._engine.url.database is not None:
+            mark(Path(self._engine.url.database), str(error))
         told = _tell(error)
         for write in batch:
             write.done.set_exception(told)

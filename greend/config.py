@@ -63,7 +63,10 @@ class Metering(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     most_windows_per_session: Annotated[
         int, Meta(ge=1, le=1_000_000, description="more of one session are refused")
     ] = 50_000
-    most_sessions: Annotated[int, Meta(ge=1, le=100_000, description="more are refused")] = 1_000
+    most_sessions: Annotated[int, Meta(ge=1, le=2_000, description="more are refused")] = 1_000
+    most_events_per_s: Annotated[
+        int, Meta(ge=100, le=1_000_000, description="of a session; it waits with more")
+    ] = 50_000
     floors: Annotated[
         tuple[Annotated[str, Meta(pattern=_FLOOR)], ...],
         Meta(

@@ -146,6 +146,7 @@ async def _serve(
         reader,
         set_lateness=meter.set_lateness,
         most=settings.metering.most_sessions,
+        events_per_s=settings.metering.most_events_per_s,
     )
     if left.run is not None and recovery.bridging:
         sessions.expect(left.sessions, left.run)

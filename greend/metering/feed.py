@@ -1,10 +1,13 @@
 """Live feeds: what is published reaches every watcher, and a slow one loses the oldest."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
@@ -20,8 +23,7 @@ class Feed(Generic[Item]):
     def publish(self, item: Item) -> None:
         """Gives an item to every watcher."""
         for watcher in self._watchers:
-            watcher.backlog.append(item)
-            watcher.ready.set()
+            watcher.add(item)
 
     @contextmanager
     def watch(self) -> Iterator[AsyncIterator[Item]]:
@@ -32,12 +34,23 @@ class Feed(Generic[Item]):
             yield watcher.items()
         finally:
             self._watchers.discard(watcher)
+            if watcher.lost:
+                log.warning("a watcher that was too slow is gone: it lost %d items", watcher.lost)
 
 
 class _Watcher(Generic[Item]):
     def __init__(self) -> None:
         self.backlog: deque[Item] = deque(maxlen=LONGEST_BACKLOG)
         self.ready = asyncio.Event()
+        self.lost = 0
+
+    def add(self, item: Item) -> None:
+        if len(self.backlog) == LONGEST_BACKLOG:
+            if not self.lost:
+                log.warning("a watcher is too slow: it loses the oldest items")
+            self.lost += 1
+        self.backlog.append(item)
+        self.ready.set()
 
     async def items(self) -> AsyncIterator[Item]:
         while True:

@@ -284,11 +284,14 @@ def _named(event: Event) -> Iterator[str]:
             yield checks.check_window_id(window_id)
 
 
+def check_count(count: int) -> None:
+    """Bounded: a batch is taken as a whole."""
+    if count > LARGEST_BATCH:
+        raise InvalidArgument(f"events: {count} in a batch, at most {LARGEST_BATCH} are taken")
+
+
 def _check_order(events: Sequence[Event]) -> None:
-    if len(events) > LARGEST_BATCH:
-        raise InvalidArgument(
-            f"events: {len(events)} in a batch, at most {LARGEST_BATCH} are taken"
-        )
+    check_count(len(events))
     before = 0
     for event in events:
         if event.sequence <= before:

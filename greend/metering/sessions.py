@@ -11,6 +11,7 @@ from pathlib import Path
 
 from greend.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from greend.metering.active import ActiveWindows
+from greend.metering.allowance import Allowance
 from greend.metering.ended import Ended, EndedSessions
 from greend.metering.session import LONGEST_TURN_S, Session
 from greend.metering.windows import ActiveWindow, token_digest
@@ -51,6 +52,7 @@ class Connection:
 
     session: Session
     lateness_ns: int
+    allowance: Allowance
     # The last event that the client had to tell when it came.
     last_sequence: int = 0
     current: bool = True
@@ -88,12 +90,14 @@ class Sessions:
         *,
         set_lateness: Callable[[int], None],
         most: int = 1_000,
+        events_per_s: int = 50_000,
     ) -> None:
         self._active = active
         self._writer = writer
         self._reader = reader
         self._set_lateness = set_lateness
         self._most = most
+        self._events_per_s = events_per_s
         self._boot_id = boot_id()
         # By the digest of their secret.
         self._connected: dict[bytes, Connection] = {}
@@ -116,7 +120,8 @@ class Sessions:
         key = token_digest(opening.session_token)
         session = self._go_on(key, opening.session_token)
         log.debug("session of pid %d, uid %d is connected", opening.pid, opening.uid)
-        connection = Connection(session, lateness_ns, opening.last_sequence)
+        allowance = Allowance(self._events_per_s, time.monotonic())
+        connection = Connection(session, lateness_ns, allowance, opening.last_sequence)
         self._connected[key] = connection
         self._keep(StoredSession(key, session.acknowledged))
         self._lateness_changed()

@@ -1,6 +1,7 @@
 """RecordWindows: events in; acknowledgements, refusals and final windows out."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import TypeVar
@@ -15,7 +16,7 @@ from greend.metering.events import (
     Stop,
     Weight,
 )
-from greend.metering.session import Session
+from greend.metering.session import Session, check_count
 from greend.metering.sessions import Connection, Opening, Sessions
 from greend.metering.starts import WindowStart
 from greend.rpc import convert
@@ -24,6 +25,8 @@ from greend_proto.v1 import metering_pb2 as pb
 
 # A message of so many windows with the most tags stays within gRPC's usual 4 MiB.
 MOST_ITEMS = 200
+# Events that are converted, applied and committed before others are let in.
+AT_ONCE = 500
 
 Item = TypeVar("Item")
 
@@ -79,14 +82,26 @@ async def _read(
         sessions.gave_up(connection.session, request.lost_windows)
         match request.WhichOneof("message"):
             case "batch":
-                await connection.session.take(
-                    [_event(event, token) for event in request.batch.events]
-                )
+                await _take(connection, token, request.batch)
             case "close":
                 connection.closed = True
                 return
             case _:
                 raise InvalidArgument("message: after `open` come `batch` and `close`")
+
+
+async def _take(connection: Connection, token: str, batch: pb.EventBatch) -> None:
+    """A part at a time: neither the loop nor a commit is one session's for long.
+
+    Whoever tells too many a second is not read from: its own flow control holds it up.
+    """
+    check_count(len(batch.events))
+    for begin in range(0, len(batch.events), AT_ONCE):
+        part = batch.events[begin : begin + AT_ONCE]
+        await connection.session.take([_event(event, token) for event in part])
+        wait_s = connection.allowance.take(len(part), time.monotonic())
+        if wait_s:
+            await asyncio.sleep(wait_s)
 
 
 def _news(session: Session) -> pb.RecordWindowsResponse:

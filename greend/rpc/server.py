@@ -41,7 +41,13 @@ SOCKET_MODE = 0o660
 # of life this often, and cut if it gives none for so long. Each asking wakes both once.
 ASK_ALIVE_MS, ANSWER_ALIVE_MS = 20_000, 10_000
 LARGEST_REQUEST_BYTES = 4 * 2**20
+# Calls in progress: of a connection, beyond which its client waits; and in all, beyond which
+# they are refused.
+MOST_OF_CONNECTION, MOST_CALLS = 256, 4_096
 OPTIONS = (
+    ("grpc.max_concurrent_streams", MOST_OF_CONNECTION),
+    # Or gRPC refuses calls at random where it should let them wait.
+    ("grpc.http.overload_protection", 0),
     ("grpc.keepalive_time_ms", ASK_ALIVE_MS),
     ("grpc.keepalive_timeout_ms", ANSWER_ALIVE_MS),
     # The same by its newer name: gRPC 1.85 heeds this one.

@@ -153,13 +153,21 @@ class Outbox:
         """A connection has ended: results that were to come on it will not."""
         stream.ended = True
         self.stream = None
-        self.waiting.tell_all(
-            record for record in self.unsettled.values() if record.acknowledged_on == stream.number
-        )
+        self.tell_cut()
         self.inbox.ring()
 
+    def tell_cut(self) -> None:
+        """Tell those whose results will not come by themselves any more: they may ask."""
+        if not self.paused:  # or they would, in the midst of a fork
+            self.waiting.tell_all(filter(self.is_cut, list(self.unsettled.values())))
+
     def is_cut(self, record: Record) -> bool:
-        """Whether the connection has ended on which a window's result would have come."""
+        """Whether the connection has ended on which a window's result would have come.
+
+        Not in the midst of a fork: nobody is to ask for it then.
+        """
+        if self.paused:
+            return False
         number = 0 if self.stream is None else self.stream.number
         return record.acknowledged_on not in (0, number)
 

@@ -230,6 +230,7 @@ class Sender:
         """Go on."""
         with self._outbox.work:
             self._outbox.paused = False
+            self._outbox.tell_cut()
         self._outbox.inbox.ring()
 
     def after_fork_in_child(self) -> None:

@@ -9,6 +9,7 @@ PARTS = {
     "ledger": "a start or stop with 10 to 10 000 windows open on each of 8 devices",
     "cost": "CPU, wake-ups and memory beside bare loops of the same reads; 20 minutes",
     "scrape": "a Prometheus scrape of 8 devices at the bound on series",
+    "durable": "the daemon's CPU a durable window, at 1000 to all the windows a second it takes",
     "history": "StartWindow while 500 MB of history are backed up and pruned",
     "hotpath": "a `with client.window(...)` block beside its floor and beside Zeus",
     "rpc": "StartWindow and StopWindow beside an RPC that makes one equal commit",

@@ -1,8 +1,9 @@
 """Domain values to rows and back."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 from greend.model import (
     Booking,
@@ -18,44 +19,87 @@ from greend.model import (
     own_energy_mj,
 )
 
+# What a window's row says from its start on, and what may change until it is final.
+WINDOW_START = (
+    "window_id",
+    "request_id",
+    "tags",
+    "devices",
+    "start_unix_ns",
+    "start_ns",
+    "parts",
+    "weight",
+    "parent_id",
+    "cards",
+    "token_digest",
+)
+WINDOW_NEWS = (
+    "stop_unix_ns",
+    "state",
+    "prompt_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "first_token_unix_ns",
+    "own_mj",
+    "own_active_mj",
+    "descendants_idle_mj",
+    "descendants_active_mj",
+    "own_correlated_mj",
+    "own_independent_mj",
+    "descendants_correlated_mj",
+    "descendants_independent_mj",
+    "iteration_driven",
+    "phases",
+    "shares",
+    "flags",
+)
 
-def window_to_row(window: Window) -> dict[str, Any]:
-    """A window as the values of its row, as the driver takes them."""
+Row = tuple[Any, ...]
+
+
+def window_to_start(window: Window) -> Row:
+    """The values of WINDOW_START, as the driver takes them."""
+    return (
+        window.window_id,
+        window.request_id,
+        _json(window.tags),
+        _json(window.devices),
+        window.start_unix_ns,
+        window.start_ns,
+        None if window.parts is None else _json(window.parts),
+        window.weight,
+        window.parent_id,
+        _json(window.cards) if window.cards else "[]",
+        window.token_digest,
+    )
+
+
+def window_to_news(window: Window) -> Row:
+    """The values of WINDOW_NEWS, as the driver takes them."""
     own = own_energy_mj(window) if window.state is WindowState.FINAL else None
-    bound = window.bound
-    return {
-        "window_id": window.window_id,
-        "request_id": window.request_id,
-        "tags": json.dumps(dict(window.tags)),
-        "devices": json.dumps(window.devices),
-        "start_unix_ns": window.start_unix_ns,
-        "start_ns": window.start_ns,
-        "parts": None if window.parts is None else json.dumps(dict(window.parts)),
-        "stop_unix_ns": window.stop_unix_ns,
-        "state": str(window.state),
-        "weight": window.weight,
-        "parent_id": window.parent_id,
-        "cards": json.dumps(window.cards),
-        "token_digest": window.token_digest,
-        "prompt_tokens": window.usage.prompt_tokens,
-        "cached_tokens": window.usage.cached_tokens,
-        "output_tokens": window.usage.output_tokens,
-        "first_token_unix_ns": window.usage.first_token_unix_ns,
-        "own_mj": None if own is None else own.total_mj,
-        "own_active_mj": None if own is None else own.active_mj,
-        "descendants_idle_mj": window.descendants_idle_mj,
-        "descendants_active_mj": window.descendants_active_mj,
-        "own_correlated_mj": None if bound is None else bound.correlated_mj,
-        "own_independent_mj": None if bound is None else bound.independent_mj,
-        "descendants_correlated_mj": window.descendants_bound.correlated_mj,
-        "descendants_independent_mj": window.descendants_bound.independent_mj,
-        "iteration_driven": window.iteration_driven,
-        "phases": json.dumps([_phase_to_json(phase) for phase in window.phases]),
-        "shares": json.dumps(
-            {device: _share_to_json(share) for device, share in window.shares.items()}
-        ),
-        "flags": json.dumps(sorted(window.flags)),
-    }
+    usage, bound, descendants = window.usage, window.bound, window.descendants_bound
+    return (
+        window.stop_unix_ns,
+        str(window.state),
+        usage.prompt_tokens,
+        usage.cached_tokens,
+        usage.output_tokens,
+        usage.first_token_unix_ns,
+        None if own is None else own.total_mj,
+        None if own is None else own.active_mj,
+        window.descendants_idle_mj,
+        window.descendants_active_mj,
+        None if bound is None else bound.correlated_mj,
+        None if bound is None else bound.independent_mj,
+        descendants.correlated_mj,
+        descendants.independent_mj,
+        window.iteration_driven,
+        _json([_phase_to_json(phase) for phase in window.phases]) if window.phases else "[]",
+        _json({device: _share_to_json(share) for device, share in window.shares.items()})
+        if window.shares
+        else "{}",
+        _json(sorted(window.flags)) if window.flags else "[]",
+    )
 
 
 def row_to_window(row: Mapping[str, Any]) -> Window:
@@ -108,6 +152,10 @@ def device_to_row(device: DeviceRecord) -> dict[str, Any]:
 def row_to_device(row: Mapping[str, Any]) -> DeviceRecord:
     """A device from the values of its row."""
     return DeviceRecord(**row)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _phase_to_json(phase: Phase) -> list[Any]:

@@ -1,18 +1,19 @@
 """The one writer: a thread that commits what is queued, batch by batch."""
 
+import json
 import logging
 import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, Table, text
+from sqlalchemy import Engine, Table
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import Insert, insert
 
@@ -20,9 +21,16 @@ from greend.errors import GreendError, ResourceExhausted, Unavailable
 from greend.model import AMOUNTS, Booking, DeviceRecord, Window, WindowState
 from greend.store.damage import is_damage, mark
 from greend.store.prunable import MinuteKey
-from greend.store.records import booking_to_row, device_to_row, window_to_row
+from greend.store.records import (
+    WINDOW_NEWS,
+    WINDOW_START,
+    booking_to_row,
+    device_to_row,
+    window_to_news,
+    window_to_start,
+)
 from greend.store.recovery import Kept
-from greend.store.schema import Base, DeviceRow, MinuteRow, WindowRow
+from greend.store.schema import Base, DeviceRow, MinuteRow
 
 log = logging.getLogger(__name__)
 
@@ -184,13 +192,9 @@ class StoreWriter:
         # A lone row is a transaction by itself.
         rows_in_all = len(inserts) + len(windows) + len(bookings) + len(devices)
         with nullcontext() if rows_in_all == 1 and not more else _transaction(driver):
-            inserted = {
-                window.window_id
-                for window in inserts
-                if driver.execute(_INSERT_WINDOW, window_to_row(window)).rowcount
-            }
+            there = _insert(driver, inserts)
+            _change(driver, windows.values())
             for statement, rows in (
-                (_UPSERT_WINDOW, [window_to_row(item) for item in windows.values()]),
                 (_ADD_BOOKING, [booking_to_row(item) for item in bookings]),
                 (_UPSERT_DEVICE, [device_to_row(item) for item in devices.values()]),
             ):
@@ -202,9 +206,35 @@ class StoreWriter:
             return [
                 _delete(driver, *write.delete)
                 if write.delete
-                else frozenset(item.window_id for item in write.inserts) - inserted
+                else there.intersection(item.window_id for item in write.inserts)
                 for write in batch
             ]
+
+
+def _insert(driver: sqlite3.Connection, windows: Collection[Window]) -> frozenset[str]:
+    """Inserts windows that are not there; says which were."""
+    if not windows:
+        return frozenset()
+    ids = json.dumps([window.window_id for window in windows])
+    there = frozenset(window_id for (window_id,) in driver.execute(_KNOWN_WINDOWS, [ids]))
+    driver.executemany(
+        _INSERT_WINDOW,
+        [
+            window_to_start(window) + window_to_news(window)
+            for window in windows
+            if window.window_id not in there
+        ],
+    )
+    return there
+
+
+def _change(driver: sqlite3.Connection, windows: Collection[Window]) -> None:
+    """Writes what has changed of windows, unless they are final; inserts those not there."""
+    if not windows:
+        return
+    rows = [(*window_to_news(window), window.window_id) for window in windows]
+    if driver.executemany(_CHANGE_WINDOW, rows).rowcount < len(rows):
+        _insert(driver, windows)
 
 
 def _delete(
@@ -264,19 +294,18 @@ def _replace(key: Sequence[str], added: Sequence[str] = ()) -> Callable[[Insert]
     return on_conflict
 
 
-def _unless_final(statement: Insert) -> Insert:
-    """What is final never changes."""
-    changes = {column.name: statement.excluded[column.name] for column in statement.table.c}
-    del changes["window_id"]
-    return statement.on_conflict_do_update(
-        index_elements=["window_id"],
-        set_=changes,
-        where=statement.table.c.state != text(f"'{WindowState.FINAL}'"),
-    )
-
-
-_INSERT_WINDOW = _sql(WindowRow, Insert.on_conflict_do_nothing)
-_UPSERT_WINDOW = _sql(WindowRow, _unless_final)
+_COLUMNS = (*WINDOW_START, *WINDOW_NEWS)
+# By position: to look up a row's values by name takes as long as to write them.
+_INSERT_WINDOW = (
+    f"insert into windows ({', '.join(_COLUMNS)}) values ({', '.join('?' for _ in _COLUMNS)})"
+    " on conflict do nothing"
+)
+# What is final never changes. Naming no column that cannot change spares their indexes.
+_CHANGE_WINDOW = (
+    f"update windows set {', '.join(f'{name} = ?' for name in WINDOW_NEWS)}"
+    f" where window_id = ? and state != '{WindowState.FINAL}'"
+)
+_KNOWN_WINDOWS = "select window_id from windows where window_id in (select value from json_each(?))"
 _UPSERT_DEVICE = _sql(DeviceRow, _replace(["uuid"]))
 _ADD_BOOKING = _sql(
     MinuteRow,

@@ -2,12 +2,17 @@
 
 Instants are CLOCK_MONOTONIC nanoseconds unless a name says `unix`. An unknown
 is None, never 0. A device is named by its UUID.
+
+What every window has several of is a `msgspec.Struct`: as frozen as a dataclass, made and
+replaced in a tenth of the time, and of no concern to the garbage collector.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from math import hypot
+
+import msgspec
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -124,8 +129,7 @@ class Sample:
     call_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """What a request did."""
 
     prompt_tokens: int | None = None
@@ -134,8 +138,7 @@ class Usage:
     first_token_unix_ns: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PhaseShare:
+class PhaseShare(msgspec.Struct, frozen=True, gc=False):
     """What one device gave to one phase of a window, in mJ; the bounds as in `Share`."""
 
     name: str
@@ -146,8 +149,7 @@ class PhaseShare:
     independent_mj: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(msgspec.Struct, frozen=True, gc=False):
     """What one device gave to one window, in mJ; without its descendants' part.
 
     `idle_mj` and `active_mj` sum to the window's own energy. `floor_known` is
@@ -177,8 +179,7 @@ class Share:
         return self.idle_mj + self.active_mj
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True, gc=False):
     """A 95 % bound on the error of an energy, in mJ (DESIGN.md, rule 10).
 
     In sums, errors that are wrong for all alike add up, independent ones in quadrature.
@@ -200,8 +201,7 @@ class Bound:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Phase:
+class Phase(msgspec.Struct, frozen=True, gc=False):
     """A named part of a window; instants are Unix ns, energies in mJ and own only.
 
     `stop_unix_ns` is None while it lasts; energies are None where no step of it was
@@ -216,8 +216,7 @@ class Phase:
     bound: Bound = Bound()
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True, gc=False):
     """A tagged interval on one or more devices, as kept; instants are Unix ns.
 
     `devices` are named as they were at the start; `cards` are those whose MIG instances are
@@ -242,8 +241,8 @@ class Window:
     parts: Mapping[str, float] | None = None
     stop_unix_ns: int | None = None
     state: WindowState = WindowState.OPEN
-    usage: Usage = field(default_factory=Usage)
-    shares: Mapping[str, Share] = field(default_factory=dict)
+    usage: Usage = Usage()
+    shares: Mapping[str, Share] = msgspec.field(default_factory=dict)
     flags: frozenset[Flag] = frozenset()
     iteration_driven: bool = False
     phases: tuple[Phase, ...] = ()
@@ -254,8 +253,7 @@ class Window:
     descendants_bound: Bound = Bound()
 
 
-@dataclass(frozen=True, slots=True)
-class OwnEnergy:
+class OwnEnergy(msgspec.Struct, frozen=True, gc=False):
     """What a window got itself, without its descendants, in mJ; `active_mj` needs a floor."""
 
     total_mj: float
@@ -274,8 +272,7 @@ def own_energy_mj(window: Window) -> OwnEnergy | None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Booking:
+class Booking(msgspec.Struct, frozen=True, gc=False):
     """Joules of one device and minute, in mJ; added to what is already kept.
 
     windows + idle + unattributed + gap = measured (DESIGN.md, rule 1).
@@ -293,13 +290,13 @@ class Booking:
 
     def plus(self, **amounts: float) -> "Booking":
         """The sum with these amounts."""
-        return replace(
+        return msgspec.structs.replace(
             self, **{name: getattr(self, name) + amount for name, amount in amounts.items()}
         )
 
 
 # What is booked, apart from where.
-AMOUNTS = tuple(name for name in Booking.__slots__ if name.endswith(("_mj", "_ns")))
+AMOUNTS = tuple(name for name in Booking.__struct_fields__ if name.endswith(("_mj", "_ns")))
 
 
 @dataclass(frozen=True, slots=True)

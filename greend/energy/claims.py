@@ -2,9 +2,12 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from math import sqrt
 from operator import itemgetter
+
+import msgspec
+from msgspec import field
+from msgspec.structs import replace
 
 from greend.energy.closed_step import FACTS, KEPT_NS
 from greend.energy.power_model import Kind
@@ -18,8 +21,7 @@ WEIGHT_UNIT = 1e-12
 BOUND_SIGMAS = 2.0
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(msgspec.Struct):
     """What a window or a phase of it has got, in mJ.
 
     `floor_error_mj` is what it got too much if the floor is taken too high by its error;
@@ -55,8 +57,7 @@ class Tally:
         return BOUND_SIGMAS * sqrt(max(self.variance, 0.0))
 
 
-@dataclass(slots=True)
-class Phase:
+class Phase(msgspec.Struct):
     """A part of a window, from `start_ns` on."""
 
     name: str
@@ -75,8 +76,7 @@ class Phase:
         )
 
 
-@dataclass(slots=True, eq=False)
-class Claim:
+class Claim(msgspec.Struct, eq=False):
     """A window's claim on one device and what it has got; weight in WEIGHT_UNIT."""
 
     window_id: str
@@ -180,8 +180,7 @@ class Claim:
         )
 
 
-@dataclass(slots=True, eq=False)
-class Iteration:
+class Iteration(msgspec.Struct, eq=False):
     """A batch execution: the members' weights go by `costs` while it runs."""
 
     start_ns: int
@@ -191,8 +190,7 @@ class Iteration:
     claimant: "Claimant | None" = None
 
 
-@dataclass(slots=True, eq=False)
-class Claimant:
+class Claimant(msgspec.Struct, eq=False):
     """Who claims the rest: a window, or an iteration for its members, by parts that sum to 1."""
 
     weight: int

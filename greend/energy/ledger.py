@@ -4,8 +4,10 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from greend.energy.bookings import Bookings
 from greend.energy.claims import WEIGHT_UNIT, Claim, Iteration, Phase
@@ -29,8 +31,7 @@ _START, _ITERATION_END, _PHASE, _WEIGHT, _ITERATION_BEGIN, _STOP, _STEP_END = ra
 REBASE_NS = 3600 * NS_PER_S
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True, gc=False):
     """A window's share of the device that is final now."""
 
     window_id: str

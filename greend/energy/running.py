@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from greend.energy.power_model import Kind
 from greend.energy.summation import CompensatedSum, State
 
@@ -32,8 +34,7 @@ class Rates:
     factors: Mapping[Kind, float] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Mark:
+class Mark(msgspec.Struct, gc=False):
     """An instant: where in its step it is, and the sums, which hold when the step has ended.
 
     `pieces` are those of the step that were over, `rest_time` is ns per unit of weight;

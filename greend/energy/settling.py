@@ -5,8 +5,9 @@ the step's energy is placed.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from greend.energy.claims import Claim, Claimant, Phase, Tally
 from greend.energy.closed_step import FACTS

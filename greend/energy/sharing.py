@@ -9,7 +9,8 @@ windows are open, an iteration as much as it has members.
 
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+
+import msgspec
 
 from greend.energy.claims import Claim, Claimant, Iteration, Phase
 from greend.energy.placing import StepErrors
@@ -23,8 +24,7 @@ from greend.model import NS_PER_MS, Flag, Share, Source
 FALL_TIME_NS = 5 * NS_PER_MS
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
+class Stretch(msgspec.Struct, frozen=True, gc=False):
     """A part of a step in which nobody started or stopped; weights in WEIGHT_UNIT.
 
     `rest_weight` is 0 where work only falls off, or nobody claims the rest.

@@ -3,7 +3,8 @@
 import itertools
 from bisect import insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from greend.energy.ledger import Settled
 from greend.errors import InvalidArgument, NotFound, OutOfRange, ResourceExhausted

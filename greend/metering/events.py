@@ -1,41 +1,37 @@
 """What a session tells of its windows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from greend.metering.starts import WindowStart
 from greend.model import Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Weight:
+class Weight(msgspec.Struct, frozen=True, gc=False):
     """A window's weight changed."""
 
     weight: float
 
 
-@dataclass(frozen=True, slots=True)
-class PhaseBegin:
+class PhaseBegin(msgspec.Struct, frozen=True, gc=False):
     """A phase of this name began."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Iteration:
+class Iteration(msgspec.Struct, frozen=True, gc=False):
     """A batch execution ran; `costs` by window id."""
 
     stop_ns: int
     costs: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class FirstToken:
+class FirstToken(msgspec.Struct, frozen=True, gc=False):
     """The first token was there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True, gc=False):
     """The window ended."""
 
 
@@ -43,8 +39,7 @@ class Stop:
 Change = Weight | PhaseBegin | Usage | FirstToken | Stop
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One event, at an instant of CLOCK_MONOTONIC; `sequence` is its number in the session.
 
     `window_id` is as it was told, and of no meaning for an iteration. `what` is None

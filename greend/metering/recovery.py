@@ -7,10 +7,11 @@ booked twice or lost: the counter's next reading bridges the time between.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import msgspec
+from msgspec.structs import replace
 
 from greend.energy.ledger import DeviceLedger
 from greend.energy.saved import SavedClaim, SavedLedger, SavedSums

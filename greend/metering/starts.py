@@ -1,7 +1,8 @@
 """What is asked of a window's start, and whether it is the same when it is said again."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from greend.errors import InvalidArgument
 from greend.metering import checks
@@ -9,8 +10,7 @@ from greend.metering.windows import check_token
 from greend.model import Window
 
 
-@dataclass(frozen=True, slots=True)
-class WindowStart:
+class WindowStart(msgspec.Struct, frozen=True, gc=False):
     """What is asked of a start; None or empty: the daemon's choice.
 
     It is told on one of the two clocks, or else it is now.

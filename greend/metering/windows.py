@@ -4,7 +4,9 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import asdict, replace
 
 from greend.errors import PermissionDenied
 from greend.metering.phases import Mark, own_bound, window_phases
@@ -118,8 +120,8 @@ class ActiveWindow:
 
 
 def _merged(known: Usage, said: Usage) -> Usage:
-    news = {item.name: getattr(said, item.name) for item in fields(Usage)}
-    return replace(known, **{name: value for name, value in news.items() if value is not None})
+    news = {name: value for name, value in asdict(said).items() if value is not None}
+    return replace(known, **news)
 
 
 def all_flags(window: Window) -> list[Flag]:

@@ -141,7 +141,7 @@ def row_to_window(row: Mapping[str, Any]) -> Window:
 
 def booking_to_row(booking: Booking) -> dict[str, Any]:
     """A booking as the values of its minute's row."""
-    return {name: getattr(booking, name) for name in Booking.__slots__}
+    return {name: getattr(booking, name) for name in Booking.__struct_fields__}
 
 
 def device_to_row(device: DeviceRecord) -> dict[str, Any]:

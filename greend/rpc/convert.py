@@ -1,6 +1,7 @@
 """Domain values to messages and back: mJ and mW become J and W."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from greend.metering.query import LedgerRow
 from greend.metering.registry import MeteredDevice
@@ -14,87 +15,113 @@ from greend_proto.v1 import types_pb2 as pb
 MOST_TOKENS = 2**63 - 1
 
 
+# Of a message to be made. All at once is three times as fast as field by field.
+Fields = dict[str, Any]
+
+
 def window_to_message(window: Window) -> pb.Window:
     """A window with all that follows from it; what is unknown is absent."""
-    message = pb.Window(
-        window_id=window.window_id,
-        request_id=window.request_id,
-        tags=dict(window.tags),
-        devices=window.devices,
-        state=window.state,
-        weight=window.weight,
-        parent_id=window.parent_id,
-        start_unix_ns=window.start_unix_ns,
-        stop_unix_ns=window.stop_unix_ns,
-        duration_s=duration_s(window),
-        flags=all_flags(window),
-        usage=_usage_to_message(window.usage),
-    )
+    return pb.Window(**window_fields(window))
+
+
+def window_fields(window: Window) -> Fields:
+    """The fields of its message."""
+    flags, length_s = all_flags(window), duration_s(window)
+    split = Flag.FLOOR_UNKNOWN not in flags
+    usage = window.usage
+    fields: Fields = {
+        "window_id": window.window_id,
+        "request_id": window.request_id,
+        "tags": window.tags,
+        "devices": window.devices,
+        "state": window.state,
+        "weight": window.weight,
+        "parent_id": window.parent_id,
+        "start_unix_ns": window.start_unix_ns,
+        "stop_unix_ns": window.stop_unix_ns,
+        "duration_s": length_s,
+        "flags": flags,
+        "usage": _usage_fields(usage),
+    }
     # A share without a source saw no step that was measured: unknown, not 0.
     measured = {device: share for device, share in window.shares.items() if share.source}
     if measured:
-        _put_energies(message, window, list(measured.values()))
-    if window.usage.first_token_unix_ns is not None:
-        message.ttft_s = (window.usage.first_token_unix_ns - window.start_unix_ns) / NS_PER_S
-    if message.HasField("energy_j") and window.usage.output_tokens:
-        message.joules_per_output_token = message.energy_j / window.usage.output_tokens
-    message.phases.extend(_phase_to_message(phase, message) for phase in window.phases)
-    for device, share in measured.items():
-        message.device_energies.append(_share_to_message(device, share))
-    return message
+        fields |= _energy_fields(window, list(measured.values()), length_s, split=split)
+        fields["device_energies"] = [
+            _share_fields(device, share) for device, share in measured.items()
+        ]
+        if usage.output_tokens:
+            fields["joules_per_output_token"] = fields["energy_j"] / usage.output_tokens
+    if usage.first_token_unix_ns is not None:
+        fields["ttft_s"] = (usage.first_token_unix_ns - window.start_unix_ns) / NS_PER_S
+    if window.phases:
+        fields["phases"] = [_phase_fields(phase, split=split) for phase in window.phases]
+    return fields
 
 
-def _put_energies(message: pb.Window, window: Window, shares: list[Share]) -> None:
-    idle_mj = sum(share.idle_mj for share in shares) + window.descendants_idle_mj
-    active_mj = sum(share.active_mj for share in shares) + window.descendants_active_mj
-    message.energy_j = (idle_mj + active_mj) / 1e3
-    if Flag.FLOOR_UNKNOWN not in message.flags:
-        message.idle_energy_j = idle_mj / 1e3
-        message.active_energy_j = active_mj / 1e3
-    if window.bound is not None:
-        message.uncertainty_j = window.bound.plus(window.descendants_bound).total_mj / 1e3
-    message.device_energy_j = sum(share.device_mj for share in shares) / 1e3
+def _energy_fields(
+    window: Window, shares: list[Share], length_s: float | None, *, split: bool
+) -> Fields:
+    idle_mj, active_mj = window.descendants_idle_mj, window.descendants_active_mj
+    device_mj = clock_mhz_ns = clock_ns = 0.0
+    for share in shares:
+        idle_mj += share.idle_mj
+        active_mj += share.active_mj
+        device_mj += share.device_mj
+        clock_mhz_ns += share.clock_mhz_ns
+        clock_ns += share.clock_ns
     sources = {share.source for share in shares}
-    message.source = next(iter(sources)) or "" if len(sources) == 1 else Source.MIXED
-    if message.duration_s:
-        message.avg_power_w = message.device_energy_j / message.duration_s
-    clock_ns = sum(share.clock_ns for share in shares)
+    fields: Fields = {
+        "energy_j": (idle_mj + active_mj) / 1e3,
+        "device_energy_j": device_mj / 1e3,
+        "source": shares[0].source if len(sources) == 1 else Source.MIXED,
+    }
+    if split:
+        fields["idle_energy_j"] = idle_mj / 1e3
+        fields["active_energy_j"] = active_mj / 1e3
+    if window.bound is not None:
+        fields["uncertainty_j"] = window.bound.plus(window.descendants_bound).total_mj / 1e3
+    if length_s:
+        fields["avg_power_w"] = device_mj / 1e3 / length_s
     if clock_ns:
-        message.sm_clock_mhz = sum(share.clock_mhz_ns for share in shares) / clock_ns
+        fields["sm_clock_mhz"] = clock_mhz_ns / clock_ns
+    return fields
 
 
-def _phase_to_message(phase: Phase, window: pb.Window) -> pb.Phase:
-    message = pb.Phase(
-        name=phase.name, start_unix_ns=phase.start_unix_ns, stop_unix_ns=phase.stop_unix_ns
-    )
+def _phase_fields(phase: Phase, *, split: bool) -> Fields:
+    fields: Fields = {
+        "name": phase.name,
+        "start_unix_ns": phase.start_unix_ns,
+        "stop_unix_ns": phase.stop_unix_ns,
+    }
     if phase.idle_mj is None or phase.active_mj is None:
-        return message
-    message.energy_j = (phase.idle_mj + phase.active_mj) / 1e3
-    message.uncertainty_j = phase.bound.total_mj / 1e3
-    if Flag.FLOOR_UNKNOWN not in window.flags:
-        message.idle_energy_j = phase.idle_mj / 1e3
-        message.active_energy_j = phase.active_mj / 1e3
-    return message
+        return fields
+    fields["energy_j"] = (phase.idle_mj + phase.active_mj) / 1e3
+    fields["uncertainty_j"] = phase.bound.total_mj / 1e3
+    if split:
+        fields["idle_energy_j"] = phase.idle_mj / 1e3
+        fields["active_energy_j"] = phase.active_mj / 1e3
+    return fields
 
 
-def _share_to_message(device: str, share: Share) -> pb.DeviceEnergy:
+def _share_fields(device: str, share: Share) -> Fields:
     known = share.floor_known
-    return pb.DeviceEnergy(
-        device=device,
-        own_energy_j=share.own_mj / 1e3,
-        own_idle_energy_j=share.idle_mj / 1e3 if known else None,
-        own_active_energy_j=share.active_mj / 1e3 if known else None,
-        device_energy_j=share.device_mj / 1e3,
-    )
+    return {
+        "device": device,
+        "own_energy_j": share.own_mj / 1e3,
+        "own_idle_energy_j": share.idle_mj / 1e3 if known else None,
+        "own_active_energy_j": share.active_mj / 1e3 if known else None,
+        "device_energy_j": share.device_mj / 1e3,
+    }
 
 
-def _usage_to_message(usage: Usage) -> pb.Usage:
-    return pb.Usage(
-        prompt_tokens=usage.prompt_tokens,
-        cached_tokens=usage.cached_tokens,
-        output_tokens=usage.output_tokens,
-        first_token_unix_ns=usage.first_token_unix_ns,
-    )
+def _usage_fields(usage: Usage) -> Fields:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "output_tokens": usage.output_tokens,
+        "first_token_unix_ns": usage.first_token_unix_ns,
+    }
 
 
 def usage_from_message(message: pb.Usage) -> Usage:
@@ -102,19 +129,8 @@ def usage_from_message(message: pb.Usage) -> Usage:
 
     A count that no store can keep is none; it must not hold up the window's stop.
     """
-
-    def value(name: str) -> int | None:
-        if not message.HasField(name):  # type: ignore[arg-type]
-            return None
-        count = int(getattr(message, name))
-        return count if count <= MOST_TOKENS else None
-
-    return Usage(
-        value("prompt_tokens"),
-        value("cached_tokens"),
-        value("output_tokens"),
-        value("first_token_unix_ns"),
-    )
+    said = {field.name: int(value) for field, value in message.ListFields()}
+    return Usage(**{name: count for name, count in said.items() if count <= MOST_TOKENS})
 
 
 def filter_from_message(message: pb.WindowFilter) -> WindowQuery:

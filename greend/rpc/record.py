@@ -105,18 +105,14 @@ async def _take(connection: Connection, token: str, batch: pb.EventBatch) -> Non
 
 
 def _news(session: Session) -> pb.RecordWindowsResponse:
-    return pb.RecordWindowsResponse(
-        acknowledged_sequence=session.acknowledged,
-        windows=[convert.window_to_message(window) for window in _some(session.finals)],
-        refusals=[
-            pb.RecordWindowsResponse.Refusal(
-                sequence=refused.sequence,
-                code=code_of(refused.error),
-                message=str(refused.error),
-            )
-            for refused in _some(session.refusals)
-        ],
-    )
+    news = pb.RecordWindowsResponse(acknowledged_sequence=session.acknowledged)
+    for window in _some(session.finals):
+        news.windows.add(**convert.window_fields(window))
+    for refused in _some(session.refusals):
+        news.refusals.add(
+            sequence=refused.sequence, code=code_of(refused.error), message=str(refused.error)
+        )
+    return news
 
 
 def _some(items: deque[Item]) -> Iterator[Item]:

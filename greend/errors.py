@@ -7,7 +7,8 @@
     ├── PermissionDenied      somebody else's window, or a right that the door does not give
     ├── ResourceExhausted     too many open windows, a full disk
     ├── FailedPrecondition    the GPU or driver lacks a function
-    └── Unavailable           GPU lost or hung, no driver, store not writable
+    ├── Unavailable           GPU lost or hung, no driver, store not writable
+    └── Internal              greend itself failed at one event of many
 
 Messages are read by users: they say what can be done, never internals. The one
 mapping to gRPC status codes is in greend/rpc/interceptor.py.
@@ -44,3 +45,7 @@ class FailedPrecondition(GreendError):
 
 class Unavailable(GreendError):
     """A device, the driver or the store does not answer."""
+
+
+class Internal(GreendError):
+    """A defect of greend; the message says where its log tells of it."""

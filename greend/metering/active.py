@@ -2,6 +2,7 @@
 
 import itertools
 from bisect import insort
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
@@ -44,6 +45,8 @@ class ActiveWindows:
         self._owners = Owners(most_per_session)
         # Final because a child that they waited for was cancelled.
         self._aside: list[Window] = []
+        # How many of them name it as their parent.
+        self._named: Counter[str] = Counter()
         self._claims = itertools.count()
 
     @property
@@ -143,8 +146,7 @@ class ActiveWindows:
 
     def _claim(self, active: ActiveWindow) -> None:
         window = active.window
-        self._active[window.window_id] = active
-        self._owners.add(active)
+        self._keep(active)
         parent = self._active.get(window.parent_id)
         if parent is not None and not parent.final:
             parent.children.add(window.window_id)
@@ -165,7 +167,7 @@ class ActiveWindows:
         assert window.start_ns is not None
         start_ns, offset_ns = window.start_ns, window.start_unix_ns - window.start_ns
         stop_unix_ns = window.stop_unix_ns
-        active = self._active[window.window_id] = ActiveWindow(
+        active = ActiveWindow(
             window,
             start_ns,
             awaited=set(parts),
@@ -179,7 +181,7 @@ class ActiveWindows:
             ],
             stored=True,
         )
-        self._owners.add(active)
+        self._keep(active)
         return active
 
     def restored(self, windows: Iterable[ActiveWindow]) -> None:
@@ -189,8 +191,7 @@ class ActiveWindows:
 
     def cancel(self, active: ActiveWindow) -> None:
         """A start that was not acknowledged never was: its claim ends where it began."""
-        del self._active[active.window.window_id]
-        self._owners.discard(active)
+        self._forget(active.window)
         parent = self._active.get(active.window.parent_id)
         if parent is not None:
             parent.children.discard(active.window.window_id)
@@ -296,17 +297,30 @@ class ActiveWindows:
 
     def stored(self, window: Window) -> None:
         """A final window is committed."""
-        active = self._active.pop(window.window_id, None)
+        active = self._forget(window)
         self.finals.publish(window)
-        if active is None:
-            return
-        self._owners.discard(active)
-        if not active.finished.done():
-            active.finished.set_result(window)
-        if active.on_final is not None:
-            active.on_final(window)
+        if active is not None:
+            active.committed(window)
 
     # Inside
+
+    def _keep(self, active: ActiveWindow) -> None:
+        window = active.window
+        self._active[window.window_id] = active
+        self._owners.add(active)
+        if window.parent_id:
+            self._named[window.parent_id] += 1
+
+    def _forget(self, window: Window) -> ActiveWindow | None:
+        active = self._active.pop(window.window_id, None)
+        if active is None:
+            return None
+        self._owners.discard(active)
+        if window.parent_id:
+            self._named[window.parent_id] -= 1
+            if not self._named[window.parent_id]:
+                del self._named[window.parent_id]
+        return active
 
     def _complete(self, active: ActiveWindow | None) -> list[Window]:
         """The window if nothing of it is still to come, and ancestors that waited for it."""
@@ -321,6 +335,8 @@ class ActiveWindows:
 
     def _check_parent(self, window_id: str, parent_id: str) -> None:
         """Nobody can be their own ancestor."""
+        if parent_id != window_id and window_id not in self._named:
+            return  # it is nobody's
         ancestor = parent_id
         while ancestor:
             if ancestor == window_id:

@@ -18,10 +18,13 @@ MOST_PHASES = 64
 MOST_MEMBERS = 10_000
 
 _KEY = re.compile(r"[a-z][a-z0-9_.]*")
+_USUAL_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 def check_window_id(window_id: str, name: str = "window_id") -> str:
     """The id in its usual form."""
+    if _USUAL_ID.fullmatch(window_id):  # nearly always; parsing it takes six times as long
+        return window_id
     try:
         return str(uuid.UUID(window_id))
     except ValueError:

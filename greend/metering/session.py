@@ -1,13 +1,14 @@
 """One session: its events are applied once, committed, then acknowledged."""
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from greend.errors import GreendError, InvalidArgument
+from greend.errors import GreendError, Internal, InvalidArgument
 from greend.metering import checks
 from greend.metering.active import ActiveWindows, already_final
 from greend.metering.events import Change, Event, FirstToken, Iteration, PhaseBegin, Stop, Weight
@@ -18,6 +19,8 @@ from greend.model import Usage, Window
 from greend.store.reader import StoreReader
 from greend.store.recovery import StoredSession, Told
 from greend.store.writer import StoreWriter
+
+log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 10_000
 # Of a large batch, so much is done before others are let in.
@@ -116,15 +119,7 @@ class Session:
                     self._answer_again(event)
                     continue
                 self._taken = event.sequence
-                try:
-                    if not self._apply(event):
-                        later.append((event, None))
-                except GreendError as error:
-                    # What could not start now may have started, and ended, long ago.
-                    if isinstance(event.what, WindowStart):
-                        later.append((event, error))
-                    else:
-                        self._refuse(event, error)
+                self._take_one(event, later)
             if later:  # kept if the store cannot be asked: they count as taken
                 await self._settle(later)
                 self._later = []
@@ -132,6 +127,22 @@ class Session:
             await self._commit(taken)
             self.acknowledged = taken
             self.news.set()
+
+    def _take_one(self, event: Event, later: list[tuple[Event, GreendError | None]]) -> None:
+        """Applies an event, or refuses it, or puts it off."""
+        try:
+            if not self._apply(event):
+                later.append((event, None))
+        except GreendError as error:
+            # What could not start now may have started, and ended, long ago.
+            if isinstance(event.what, WindowStart):
+                later.append((event, error))
+            else:
+                self._refuse(event, error)
+        except Exception:  # one bad event is one bad event; said again, it would fail again
+            log.exception("event %d of window %r failed", event.sequence, event.window_id[:64])
+            message = f"event: internal error; the daemon's log says more: event {event.sequence}"
+            self._refuse(event, Internal(message))
 
     def _apply(self, event: Event) -> bool:
         """False: of windows that are not open, or final; the store has to be asked."""
@@ -150,7 +161,8 @@ class Session:
         check_token(active.window, self._token)
         active.on_final = self.final
         self._change(active, event.at_ns, what)
-        self._unsaved.setdefault(window_id, _Unsaved(active))
+        if window_id not in self._unsaved:
+            self._unsaved[window_id] = _Unsaved(active)
         return True
 
     def _start(

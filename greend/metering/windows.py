@@ -5,6 +5,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from msgspec.structs import asdict, replace
 
@@ -14,10 +15,6 @@ from greend.model import NS_PER_MS, NS_PER_S, Bound, Flag, Share, Usage, Window,
 
 # Shorter than the counter's usual step: most of the figure is shaping.
 SHORT_NS = 100 * NS_PER_MS
-
-
-def _future() -> "asyncio.Future[Window]":
-    return asyncio.get_running_loop().create_future()
 
 
 @dataclass(slots=True)
@@ -45,8 +42,10 @@ class ActiveWindow:
     stored: bool = False
     # Calls that said its start.
     starters: int = 1
-    finished: "asyncio.Future[Window]" = field(default_factory=_future)
     on_final: Callable[[Window], None] | None = None
+    # The final window, when it is committed. Most have nobody who waits for it.
+    _committed: Window | None = None
+    _finished: "asyncio.Future[Window] | None" = None
 
     def stop(self, stop_ns: int) -> None:
         """The window has ended; its energy is still to come."""
@@ -93,6 +92,23 @@ class ActiveWindow:
         )
 
     @property
+    def finished(self) -> "asyncio.Future[Window]":
+        """Done when the final window is committed."""
+        if self._finished is None:
+            self._finished = asyncio.get_running_loop().create_future()
+            if self._committed is not None:
+                self._finished.set_result(self._committed)
+        return self._finished
+
+    def committed(self, final: Window) -> None:
+        """The final window is committed."""
+        self._committed = final
+        if self._finished is not None and not self._finished.done():
+            self._finished.set_result(final)
+        if self.on_final is not None:
+            self.on_final(final)
+
+    @property
     def complete(self) -> bool:
         """Nothing is still to come, and it was not said before."""
         return not self.awaited and not self.children and not self.final
@@ -126,8 +142,7 @@ def _merged(known: Usage, said: Usage) -> Usage:
 
 def all_flags(window: Window) -> list[Flag]:
     """A window's flags and those of its shares."""
-    flags = set(window.flags).union(*(share.flags for share in window.shares.values()))
-    return sorted(flags)
+    return sorted(window.flags.union(*(share.flags for share in window.shares.values())))
 
 
 def duration_s(window: Window) -> float | None:
@@ -137,6 +152,7 @@ def duration_s(window: Window) -> float | None:
     return (window.stop_unix_ns - window.start_unix_ns) / NS_PER_S
 
 
+@lru_cache(maxsize=256)  # it is asked for with every event
 def token_digest(session_token: str) -> bytes:
     """What is kept of a session's secret."""
     return hashlib.sha256(session_token.encode()).digest() if session_token else b""

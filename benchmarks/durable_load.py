@@ -32,6 +32,8 @@ BATCH_S = 0.01
 # Of a run as fast as it goes.
 BATCH_WINDOWS = 200
 MOST_UNACKNOWLEDGED = 6_000
+# A machine that is full keeps events waiting, and what is late takes other ways.
+FULL_LATENESS_S = 5.0
 LONGEST_SILENCE_S = 15.0
 SHORTEST_NS, LONGEST_NS = 20_000_000, 200_000_000
 
@@ -61,7 +63,7 @@ def tags(number: int) -> dict[str, str]:
 class Load:
     """A session: what was told of it, and what came back."""
 
-    def __init__(self, stub: metering_pb2_grpc.MeteringServiceStub) -> None:
+    def __init__(self, stub: metering_pb2_grpc.MeteringServiceStub, lateness_s: float) -> None:
         self._rng = random.Random(5)
         self._requests: queue.SimpleQueue[pb.RecordWindowsRequest | None] = queue.SimpleQueue()
         self._call = stub.RecordWindows(iter(self._requests.get, None))
@@ -74,7 +76,8 @@ class Load:
         self._stops_ns: dict[str, int] = {}
         self.latencies_ms: list[float] = []
         token = os.urandom(16).hex()
-        self._requests.put(pb.RecordWindowsRequest(open=pb.OpenSession(session_token=token)))
+        opening = pb.OpenSession(session_token=token, lateness_s=lateness_s)
+        self._requests.put(pb.RecordWindowsRequest(open=opening))
         next(self._call)
         self._listener = threading.Thread(target=self._listen)
         self._listener.start()
@@ -84,7 +87,9 @@ class Load:
         events = []
         for number in range(count):
             window_id, at_ns = next(ids), since_ns + (now_ns - since_ns) * number // count
-            start = Event.Start(request_id=f"cmpl-{window_id[:23]}", tags=tags(number))
+            start = Event.Start(
+                request_id=f"cmpl-{self._rng.getrandbits(96):024x}", tags=tags(number)
+            )
             events.append(
                 Event(sequence=self._next(), monotonic_ns=at_ns, window_id=window_id, start=start)
             )
@@ -157,7 +162,9 @@ def main(address: str, pid: int, rate: float, seconds: float) -> None:
     ids = iter([str(uuid6.uuid7()) for _ in range(most)])
     with grpc.insecure_channel(address) as channel:
         grpc.channel_ready_future(channel).result(20)
-        load = Load(metering_pb2_grpc.MeteringServiceStub(channel))
+        load = Load(
+            metering_pb2_grpc.MeteringServiceStub(channel), 0.0 if rate else FULL_LATENESS_S
+        )
         process = psutil.Process(pid)
         cpu_s = sum(process.cpu_times()[:2])
         begun_ns = since_ns = time.monotonic_ns()

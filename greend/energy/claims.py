@@ -2,8 +2,10 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from functools import cache
+from itertools import compress
 from math import sqrt
-from operator import itemgetter
+from operator import itemgetter, lt
 
 import msgspec
 from msgspec import field
@@ -136,23 +138,20 @@ class Claim(msgspec.Struct, eq=False):
 
     def share(self) -> Share:
         """The claim as a value."""
-        sources = {fact for fact in self.facts if isinstance(fact, Source)}
-        flags = {fact for fact in self.facts if isinstance(fact, Flag)}
-        if Source.POWER in sources:
-            flags.add(Flag.POWER_INTEGRATED)
-        source = Source.MIXED if len(sources) > 1 else next(iter(sources), None)
+        source, flags = _told(frozenset(self.facts))
+        whole = self.whole
         return Share(
-            idle_mj=self.whole.idle_mj,
-            active_mj=self.whole.active_mj,
+            idle_mj=whole.idle_mj,
+            active_mj=whole.active_mj,
             # Late events move means of whole steps.
-            device_mj=max(self.device_mj, self.whole.idle_mj + self.whole.active_mj),
+            device_mj=max(self.device_mj, whole.idle_mj + whole.active_mj),
             floor_known=Flag.FLOOR_UNKNOWN not in flags,
             clock_mhz_ns=self.clock_mhz_ns,
             clock_ns=self.clock_ns,
             source=source,
-            flags=frozenset(flags),
-            correlated_mj=self.whole.correlated_mj,
-            independent_mj=self.whole.independent_mj,
+            flags=flags,
+            correlated_mj=whole.correlated_mj,
+            independent_mj=whole.independent_mj,
             phases=tuple(phase.share() for phase in self.phases),
         )
 
@@ -167,8 +166,7 @@ class Claim(msgspec.Struct, eq=False):
 
     def note_facts(self, fact_counts: tuple[int, ...]) -> None:
         """What was true of steps that it saw."""
-        seen = zip(FACTS, self.fact_counts, fact_counts, strict=True)
-        self.facts.update(fact for fact, then, now in seen if now > then)
+        self.facts.update(compress(FACTS, map(lt, self.fact_counts, fact_counts)))
 
     def copy(self) -> "Claim":
         """What it has got, to be added to; it stands where this one stands."""
@@ -178,6 +176,17 @@ class Claim(msgspec.Struct, eq=False):
             phases=[replace(phase, tally=replace(phase.tally)) for phase in self.phases],
             facts=set(self.facts),
         )
+
+
+@cache
+def _told(facts: frozenset[Flag | Source]) -> tuple[Source | None, frozenset[Flag]]:
+    """What facts say of a share: its source and flags."""
+    sources = {fact for fact in facts if isinstance(fact, Source)}
+    flags = {fact for fact in facts if isinstance(fact, Flag)}
+    if Source.POWER in sources:
+        flags.add(Flag.POWER_INTEGRATED)
+    source = Source.MIXED if len(sources) > 1 else next(iter(sources), None)
+    return source, frozenset(flags)
 
 
 class Iteration(msgspec.Struct, eq=False):

@@ -55,20 +55,24 @@ class Piece(NamedTuple):
 
 def coarse(pieces: list[Piece]) -> list[Piece]:
     """At most MOST_PIECES, neighbours merged: thousands of windows may end in one step."""
-    while len(pieces) > MOST_PIECES:
-        pieces = [_merged(pieces[at : at + 2]) for at in range(0, len(pieces), 2)]
-    return pieces
+    together = 1
+    while len(pieces) > MOST_PIECES * together:
+        together *= 2
+    if together == 1:
+        return pieces
+    return [_merged(pieces[at : at + together]) for at in range(0, len(pieces), together)]
 
 
 def _merged(pieces: list[Piece]) -> Piece:
-    length_ns = pieces[-1].end_ns - pieces[0].begin_ns
-    return Piece(
-        pieces[0].begin_ns,
-        pieces[-1].end_ns,
-        sum(piece.floor * (piece.end_ns - piece.begin_ns) for piece in pieces) / length_ns,
-        sum(piece.rest * (piece.end_ns - piece.begin_ns) for piece in pieces) / length_ns,
-        max(piece.open_count for piece in pieces),
-    )
+    first_ns, last_ns = pieces[0].begin_ns, pieces[-1].end_ns
+    floor_mj = rest_mj = 0.0
+    most_open = 0
+    for begin_ns, end_ns, floor, rest, open_count in pieces:
+        floor_mj += floor * (end_ns - begin_ns)
+        rest_mj += rest * (end_ns - begin_ns)
+        most_open = max(most_open, open_count)
+    length_ns = last_ns - first_ns
+    return Piece(first_ns, last_ns, floor_mj / length_ns, rest_mj / length_ns, most_open)
 
 
 @dataclass(slots=True)

@@ -1,10 +1,11 @@
 """One device's account: every measured joule is booked once."""
 
-import heapq
 import itertools
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ from greend.model import NS_PER_S, Booking, Flag, Sample, Share, Source
 # the order never depends on how events arrived.
 _Event = tuple[int, int, Any, Any]
 _START, _ITERATION_END, _PHASE, _WEIGHT, _ITERATION_BEGIN, _STOP, _STEP_END = range(7)
+_AT = itemgetter(0)
 REBASE_NS = 3600 * NS_PER_S
 
 
@@ -213,7 +215,7 @@ class DeviceLedger:
         return closed_ns
 
     def _push(self, at_ns: int, kind: int, key: str | int, what: object = None) -> None:
-        heapq.heappush(self._events, (at_ns, kind, key, what))
+        self._events.append((at_ns, kind, key, what))
 
     # Steps
 
@@ -241,13 +243,12 @@ class DeviceLedger:
 
     def _book(self, step: Step, minute_s: int) -> list[Claim]:
         sharing = self._sharing
-        begins = bool(self._events) and self._events[0][0] < step.end_ns
-        if sharing.unused and not begins:
+        events = self._take_events(step.end_ns)
+        if sharing.unused and not events:
             self._book_idle(step, minute_s)
             return []
         sharing.begin_step(step.start_ns)
-        while self._events and self._events[0][0] < step.end_ns:
-            at_ns, kind, key, what = heapq.heappop(self._events)
+        for at_ns, kind, key, what in events:
             sharing.advance(at_ns)
             self._act(at_ns, kind, key, what)
         sharing.advance(step.end_ns)
@@ -294,6 +295,13 @@ class DeviceLedger:
             sharing.rebase()
             self._rebased_ns = step.end_ns
         return settled
+
+    def _take_events(self, end_ns: int) -> list[_Event]:
+        """What happened before `end_ns`, in order."""
+        self._events.sort()
+        count = bisect_left(self._events, end_ns, key=_AT)
+        events, self._events = self._events[:count], self._events[count:]
+        return events
 
     def _book_idle(self, step: Step, minute_s: int) -> None:
         """A step that no window touches; most are."""

@@ -98,11 +98,12 @@ class RunningSums:
         """What the step's times are worth is known: all marks hold now."""
         ended, marks = self.here(), iter(self._marks)
         mark = next(marks)
+        factors = rates.factors
         for place, (length_ns, floor_time, rest_time, kind) in enumerate(self._pieces):
             if mark.pieces == place:
                 self._settle(mark)
                 mark = next(marks)
-            rest = rates.rest * rates.factors.get(kind, 1.0)
+            rest = rates.rest * factors.get(kind, 1.0) if factors else rates.rest
             self._add(rates, rest, length_ns, floor_time, rest_time)
         self._settle(ended)
         self.now = ended

@@ -15,6 +15,7 @@ from greend.model import NS_PER_MS, NS_PER_S, Bound, Flag, Share, Usage, Window,
 
 # Shorter than the counter's usual step: most of the figure is shaping.
 SHORT_NS = 100 * NS_PER_MS
+_NOTHING = Usage()
 
 
 @dataclass(slots=True)
@@ -50,14 +51,14 @@ class ActiveWindow:
     def stop(self, stop_ns: int) -> None:
         """The window has ended; its energy is still to come."""
         self.stop_ns = stop_ns
-        # From the length, so that a wall clock set meanwhile cannot bend it.
+        window, length_ns = self.window, stop_ns - self.start_ns
         self.window = replace(
-            self.window,
-            stop_unix_ns=self.window.start_unix_ns + stop_ns - self.start_ns,
+            window,
+            # From the length, so that a wall clock set meanwhile cannot bend it.
+            stop_unix_ns=window.start_unix_ns + length_ns,
             state=WindowState.STOPPED,
+            flags=window.flags | {Flag.SHORT} if length_ns < SHORT_NS else window.flags,
         )
-        if stop_ns - self.start_ns < SHORT_NS:
-            self.flag(Flag.SHORT)
 
     def flag(self, flag: Flag) -> None:
         """Something to know of its figures."""
@@ -136,6 +137,8 @@ class ActiveWindow:
 
 
 def _merged(known: Usage, said: Usage) -> Usage:
+    if known == _NOTHING:
+        return said
     news = {name: value for name, value in asdict(said).items() if value is not None}
     return replace(known, **news)
 

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from greend.metering.events import Event, Iteration, PhaseBegin, Stop, Weight
 from greend.metering.starts import WindowStart

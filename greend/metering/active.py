@@ -115,17 +115,16 @@ class ActiveWindows:
             )
         self._owners.check_room(digest)
         parts = {place.device.info.uuid: place.part for place in places}
-        cards = tuple(place.device.info.uuid for place in places if place.by_instance)
-        flags = {
-            Flag.SIMULATED: any(place.device.info.simulated for place in places),
-            Flag.MIG: bool(cards),
-        }
+        cards = tuple([place.device.info.uuid for place in places if place.by_instance])
+        flags = {Flag.MIG} if cards else set()
+        if any(place.device.info.simulated for place in places):
+            flags.add(Flag.SIMULATED)
         active = ActiveWindow(
             Window(
                 window_id=window_id,
                 request_id=start.request_id,
-                tags=dict(start.tags),
-                devices=tuple(uuid for place in places for uuid in place.named),
+                tags=start.tags,
+                devices=tuple([uuid for place in places for uuid in place.named]),
                 start_unix_ns=start_ns + offset_ns,
                 weight=weight,
                 parent_id=parent_id,
@@ -133,7 +132,7 @@ class ActiveWindows:
                 token_digest=digest,
                 start_ns=start_ns,
                 parts=parts if cards else None,
-                flags=frozenset(flag for flag, holds in flags.items() if holds),
+                flags=frozenset(flags),
                 iteration_driven=start.iteration_driven,
             ),
             start_ns,

@@ -4,6 +4,8 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from greend.energy.ledger import DeviceLedger
 from greend.errors import InvalidArgument, NotFound, Unavailable
 from greend.model import NS_PER_S, DeviceInfo, DeviceRecord, Sample
@@ -59,8 +61,7 @@ class MeteredDevice:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, gc=False):
     """A device on which a window runs: all of it, or the MIG instances that were named.
 
     `part` is their part of its compute slices.
@@ -73,7 +74,7 @@ class Place:
     @property
     def by_instance(self) -> bool:
         """Whether MIG instances were named."""
-        return any(uuid != self.device.info.uuid for uuid in self.named)
+        return self.named != (self.device.info.uuid,)
 
 
 @dataclass(slots=True)

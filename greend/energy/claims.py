@@ -23,7 +23,7 @@ WEIGHT_UNIT = 1e-12
 BOUND_SIGMAS = 2.0
 
 
-class Tally(msgspec.Struct):
+class Tally(msgspec.Struct, array_like=True):
     """What a window or a phase of it has got, in mJ.
 
     `floor_error_mj` is what it got too much if the floor is taken too high by its error;
@@ -59,7 +59,7 @@ class Tally(msgspec.Struct):
         return BOUND_SIGMAS * sqrt(max(self.variance, 0.0))
 
 
-class Phase(msgspec.Struct):
+class Phase(msgspec.Struct, array_like=True):
     """A part of a window, from `start_ns` on."""
 
     name: str

@@ -3,7 +3,7 @@
 import itertools
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any
@@ -82,14 +82,16 @@ class DeviceLedger:
         place = self.timeline.place
         return None if place is None else SavedLedger(place, self._last_mean, self._sharing.sums)
 
-    def take_touched(self) -> list[tuple[str, SavedClaim]]:
-        """The claims, by window, to which something happened since the last call."""
+    def take_touched(self, wanted: Callable[[str], bool]) -> list[tuple[str, SavedClaim]]:
+        """The claims, by window, to which something happened since the last call, but for
+        those of windows that are not wanted any more."""
         sharing, sums = self._sharing, self._sharing.sums
         return [
             (claim.window_id, save(claim, sharing.so_far(claim), sums))
             if claim.window_id in self._claims
             else (claim.window_id, save(claim, claim, None))
             for claim in sharing.take_touched()
+            if wanted(claim.window_id)
         ]
 
     def go_on(self, saved: SavedLedger) -> None:

@@ -34,7 +34,7 @@ class Rates:
     factors: Mapping[Kind, float] = field(default_factory=dict)
 
 
-class Mark(msgspec.Struct, gc=False):
+class Mark(msgspec.Struct, gc=False, array_like=True):
     """An instant: where in its step it is, and the sums, which hold when the step has ended.
 
     `pieces` are those of the step that were over, `rest_time` is ns per unit of weight;

@@ -1,10 +1,11 @@
 """What of a ledger is kept on disk, so that the next run of the daemon goes on with it.
 
 Saved between two steps. What steps give to a claim that nothing happens to is told by the
-running sums alone: a claim is saved again only when something happened to it.
+running sums alone: a claim is saved again only when something happened to it. Most windows
+are saved once at least, so by places and not by names (`array_like`).
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from greend.energy.claims import Claim, Phase, Tally
 from greend.energy.running import Mark
@@ -12,8 +13,7 @@ from greend.energy.timeline import TimelinePlace
 from greend.model import Flag, Source
 
 
-@dataclass(frozen=True, slots=True)
-class SavedSums:
+class SavedSums(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A device's running sums at the end of a step; the totals are those of `PlacingErrors`,
     the counts those of the facts of steps."""
 
@@ -23,8 +23,7 @@ class SavedSums:
     fact_counts: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SavedLedger:
+class SavedLedger(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Where a ledger was; `last_mean` is the device's mean power then, in mJ/ns."""
 
     place: TimelinePlace
@@ -32,8 +31,7 @@ class SavedLedger:
     sums: SavedSums
 
 
-@dataclass(frozen=True, slots=True)
-class SavedClaim:
+class SavedClaim(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A claim with what it had got when the sums were `sums`; None: it is settled.
 
     From then on it gets so much of the sums' growth: `floor_weight` of the floor's,

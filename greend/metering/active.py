@@ -277,11 +277,16 @@ class ActiveWindows:
         """See WindowSink."""
         finals, self._aside = self._aside, []
         for item in shares:
-            active = self._active.get(item.window_id.partition("#")[0])
-            if active is not None and active.claim_id == item.window_id:
+            active = self._claiming(item.window_id)
+            if active is not None:
                 active.settle(device.info.uuid, item.share)
                 finals += self._complete(active)
         return finals
+
+    def goes_on(self, claim_id: str) -> bool:
+        """See WindowSink."""
+        active = self._claiming(claim_id)
+        return active is not None and not active.final
 
     def parents_of(self, finals: Iterable[Window]) -> list[Window]:
         """See WindowSink."""
@@ -302,6 +307,10 @@ class ActiveWindows:
             active.committed(window)
 
     # Inside
+
+    def _claiming(self, claim_id: str) -> ActiveWindow | None:
+        active = self._active.get(claim_id.partition("#")[0])
+        return active if active is not None and active.claim_id == claim_id else None
 
     def _keep(self, active: ActiveWindow) -> None:
         window = active.window

@@ -64,8 +64,8 @@ class WindowSink(Protocol):
     def device_lost(self, uuid: str) -> None:
         """A device does not answer any more."""
 
-    def is_active(self, window_id: str) -> bool:
-        """Whether it is not final, or this is not yet known to be committed."""
+    def goes_on(self, claim_id: str) -> bool:
+        """Whether the window that the ledgers know by this is not final."""
 
 
 class Meter:
@@ -240,9 +240,8 @@ class Meter:
         ledger = device.ledger
         self._saver.add((), ledger.take_bookings())
         claims = {
-            window_id: encode(claim)
-            for claim_id, claim in ledger.take_touched()
-            if self._windows.is_active(window_id := claim_id.partition("#")[0])
+            claim_id.partition("#")[0]: encode(claim)
+            for claim_id, claim in ledger.take_touched(self._windows.goes_on)
         }
         self._saver.keep(device.info.uuid, anchor_of(device), claims)
         device.anchored = ledger.timeline.place is not None

@@ -71,10 +71,7 @@ class PowerModel:
         if mean <= 0:
             return
         for kind in times_ns:
-            if kind not in self._rates:
-                if len(self._rates) >= MOST_KINDS:
-                    self._rates.pop(next(iter(self._rates)))
-                self._rates[kind] = mean
+            self._rates.setdefault(kind, mean)
         total_ns = sum(times_ns.values())
         parts = {kind: time_ns / total_ns for kind, time_ns in times_ns.items()}
         expected = sum(self._rates[kind] * part for kind, part in parts.items())
@@ -84,6 +81,9 @@ class PowerModel:
             rate = self._rates[kind] + LEARNING * occupied * missed * part / square
             self._rates[kind] = max(rate, 0.0)
         self._square += FORGETTING * occupied * ((missed / max(mean, expected)) ** 2 - self._square)
+        # Only now: the oldest may be among this step's.
+        while len(self._rates) > MOST_KINDS:
+            del self._rates[next(iter(self._rates))]
 
     def variation(self, waiting: float) -> float:
         """How much power varies within a step, relative to the model (1 σ)."""

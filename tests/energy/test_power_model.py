@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from greend.energy.power_model import Kind, PowerModel, kind_of
+from greend.energy.power_model import MOST_KINDS, Kind, PowerModel, kind_of
 
 
 def test_kinds_are_told_apart_by_what_was_mixed_how_much() -> None:
@@ -40,3 +40,13 @@ def test_iterations_are_of_a_kind_by_what_they_cost_a_member() -> None:
     assert decode == kind_of(dict.fromkeys("ab", 1.0))
     assert decode != kind_of({"a": 20.0})
     assert kind_of({"a": 0.0}) is None
+
+
+def test_a_step_of_more_kinds_than_are_remembered_is_learnt_from_all_the_same() -> None:
+    model = PowerModel()
+    model.learn({None: 100}, 100.0, 1.0, 0.0)
+    many: dict[Kind, int] = dict.fromkeys(range(MOST_KINDS), 10)
+    model.learn({None: 10, **many}, 100.0, 1.0, 0.0)
+    model.learn({None: 10, MOST_KINDS: 10}, 100.0, 1.0, 0.0)
+    factors = model.factors({None: 10, MOST_KINDS: 10}, 100.0, 1e9)
+    assert factors == pytest.approx({None: 1.0, MOST_KINDS: 1.0})

@@ -1,7 +1,6 @@
 """Sessions: which there are, how late they may tell of their windows, and when they are over."""
 
 import asyncio
-import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -253,7 +252,7 @@ class Sessions:
             raise InvalidArgument("session_token: it is empty; a random one of 128 bits is right")
         if len(opening.session_token.encode()) > LONGEST_TOKEN_BYTES:
             raise InvalidArgument(f"session_token: longer than {LONGEST_TOKEN_BYTES} bytes")
-        if opening.boot_id and not hmac.compare_digest(opening.boot_id, self._boot_id):
+        if opening.boot_id not in ("", self._boot_id):
             raise FailedPrecondition(
                 f"boot_id: {opening.boot_id[:64]!r} is another boot, or another host, than the"
                 f" daemon's ({self._boot_id}), where its instants mean nothing: connect to the"

@@ -44,6 +44,7 @@ OPENINGS: dict[str, tuple[dict[str, Any], grpc.StatusCode, list[str]]] = {
     "no secret": ({}, INVALID, ["session_token", "empty"]),
     "a secret over 256 bytes": ({"session_token": "s" * 257}, INVALID, ["256 bytes"]),
     "another boot": ({"boot_id": str(uuid.uuid4())}, PRECONDITION, ["boot_id", "another boot"]),
+    "a boot that is no id": ({"boot_id": "ünbekannt"}, PRECONDITION, ["boot_id", "another boot"]),
     **{
         f"a lateness of {lateness_s}": (
             {"lateness_s": lateness_s},

@@ -3,6 +3,7 @@
 import queue
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -24,6 +25,7 @@ class Stream:
         self.responses = 0
         self.windows: dict[str, types_pb2.Window] = {}
         self.refusals: dict[int, tuple[grpc.StatusCode, str]] = {}
+        self.refused_times: Counter[int] = Counter()
         self._requests: queue.SimpleQueue[pb.RecordWindowsRequest | None] = queue.SimpleQueue()
         self._call = stub.RecordWindows(iter(self._requests.get, None), timeout=60)
         if opening:
@@ -55,6 +57,7 @@ class Stream:
         for refusal in response.refusals:
             code = next(code for code in grpc.StatusCode if code.value[0] == refusal.code)
             self.refusals[refusal.sequence] = code, refusal.message
+            self.refused_times[refusal.sequence] += 1
 
     def read_until(self, condition: Callable[[], object]) -> None:
         while not condition():

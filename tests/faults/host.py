@@ -82,8 +82,9 @@ class Host:
         self.double = double
         self.daemon = daemon
         self.uuids = [gpu.uuid for gpu in double.gpus]
+        self.client_environment: Mapping[str, str] = os.environ
         self._random = random.Random()
-        self._clients: list[Process] = []
+        self.clients: list[Process] = []
         self._read = 0
 
     def vary_power(self) -> None:
@@ -99,11 +100,21 @@ class Host:
         """Starts a client that uses greend_client: tests/faults/caller.py."""
         return self._start("caller", address, str(rate), *arguments)
 
+    def dying(self, point: str) -> Process:
+        """Starts a client that dies at a point of the protocol: tests/faults/dying.py."""
+        return self._start("dying", "", point)
+
     def _start(self, name: str, address: str, *arguments: str) -> Process:
         address = address or self.daemon.address
         directory = self.daemon.directory
-        client = Process(f"tests.faults.{name}", directory, address, *arguments)
-        self._clients.append(client)
+        client = Process(
+            f"tests.faults.{name}",
+            directory,
+            address,
+            *arguments,
+            environment=self.client_environment,
+        )
+        self.clients.append(client)
         return client
 
     def check_healthy(self) -> None:
@@ -139,7 +150,7 @@ class Host:
 
     def end(self) -> None:
         """Ends what still runs."""
-        for client in self._clients:
+        for client in self.clients:
             client.kill()
 
 

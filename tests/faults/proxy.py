@@ -116,7 +116,7 @@ class Proxy:
                 await asyncio.gather(*ways, return_exceptions=True)
         finally:
             back.transport.abort()
-        self.recorded.append(bytes(line.said))
+            self.recorded.append(bytes(line.said))
         if fate.replays:
             await say(self._target, bytes(line.said))
 

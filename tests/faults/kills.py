@@ -15,6 +15,8 @@ from tests.faults.audit import (
 from tests.faults.host import Host
 
 RATE = 80.0
+# The longest that a daemon may take from its start until it serves.
+RESTART_S = 1.5
 # How long a daemon lives: from the middle of its start to well into the load.
 LIFE_S = (0.05, 1.0)
 

@@ -1,10 +1,9 @@
 """kill -9 under load: what was acknowledged is there once, and the account is whole."""
 
 from tests.faults.host import Host
-from tests.faults.kills import kill_again_and_again
+from tests.faults.kills import RESTART_S, kill_again_and_again
 
 CYCLES = 50
-RESTART_S = 1.5
 
 
 def test_what_was_acknowledged_survives_kills_at_random_moments(loaded: Host) -> None:

@@ -205,6 +205,7 @@ def _from_token(token: str) -> Key:
         start_unix_ns, window_id = json.loads(base64.urlsafe_b64decode(token))
         if not -(2**63) <= int(start_unix_ns) < 2**63:
             raise ValueError(start_unix_ns)
+        str(window_id).encode()  # JSON has text that is none
         return int(start_unix_ns), str(window_id)
     except (binascii.Error, ValueError, TypeError, OverflowError, RecursionError):
         raise InvalidArgument("page_token: not one that this daemon gave") from None

@@ -316,6 +316,11 @@ READS: dict[str, tuple[Any, grpc.StatusCode, list[str]]] = {
         INVALID,
         ["page_token", "this daemon"],
     ),
+    "page_token with half a character": (
+        listed(page_token="WzAsICJcdWQ4MDAiXQ=="),
+        INVALID,
+        ["page_token", "this daemon"],
+    ),
     "page_token with a huge figure": (
         listed(page_token="WzFlOTk5LCAiYSJd"),
         INVALID,

@@ -96,7 +96,7 @@ def check_shares(running: Daemon, sums: dict[str, dict[str, float]]) -> None:
         for device, share in json.loads(row["shares"]).items():
             got[device] += share[0] + share[1]
     for device, total in sums.items():
-        assert got[device] == pytest.approx(total["windows"], rel=1e-9), device
+        assert got[device] == pytest.approx(total["windows"], rel=1e-9), (device, got, total)
 
 
 def check_nothing_open(running: Daemon) -> None:

@@ -11,8 +11,10 @@ from tests.faults.audit import (
     check_acknowledged,
     check_conserved,
     check_nothing_open,
+    check_shares,
 )
 from tests.faults.host import Host
+from tests.faults.journal import Journal
 
 RATE = 80.0
 # The longest that a daemon may take from its start until it serves.
@@ -26,6 +28,7 @@ class Kills:
     """What was seen."""
 
     windows: int = 0
+    journals: list[Journal] = field(default_factory=list)
     restarts_s: list[float] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -67,11 +70,22 @@ def kill_again_and_again(
         seen.restarts_s.append(time.monotonic() - begun)
         if progress is not None:
             progress(cycle + 1, seen)
-    journals = [client.finish() for client in clients]
+    seen.journals = [client.finish() for client in clients]
     loaded.wait_until_settled()
     loaded.check_healthy()
     assert loaded.daemon.stop() == 0
-    seen.windows = check_acknowledged(loaded.daemon, journals)
+    seen.windows = check_acknowledged(loaded.daemon, seen.journals)
     check_nothing_open(loaded.daemon)
     check_conserved(loaded.daemon)
     return seen
+
+
+def check_went_on(loaded: Host, seen: Kills) -> None:
+    """Nobody was gone for long: windows went on, and what was told again was taken."""
+    for journal in seen.journals:
+        assert journal.refusals == {}
+        assert journal.finals.keys() == journal.windows.keys()
+    heard = [final for journal in seen.journals for final in journal.finals.values()]
+    assert not any("abandoned" in final["flags"] for final in heard)
+    assert any("recovered" in final["flags"] for final in heard)
+    check_shares(loaded.daemon, check_conserved(loaded.daemon))

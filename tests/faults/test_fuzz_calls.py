@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import hypothesis.strategies as st
@@ -27,7 +28,7 @@ from tests.nvml_double import NvmlDouble
 
 # scripts/soak asks for more.
 EXAMPLES = int(os.environ.get("FAULTS_EXAMPLES", "0"))
-ANSWER_S, FEED_S = 5.0, 0.1  # a feed goes on until its caller leaves
+ANSWER_S, LINGER_S = 10.0, 0.1
 NOT_BUILT = grpc.StatusCode.UNIMPLEMENTED
 DOCUMENTED = {
     grpc.StatusCode.OK,
@@ -110,25 +111,26 @@ def call(
 ) -> tuple[grpc.StatusCode, str]:
     """Calls with these bytes as messages; returns what came of it."""
     name = f"/{method.containing_service.full_name}/{method.name}"
-    timeout_s = FEED_S if feeds(method) else ANSWER_S
-    answers = (
-        channel.stream_stream(name)(iter(data), timeout=timeout_s)
-        if method.client_streaming
-        else channel.unary_stream(name)(data[0], timeout=timeout_s)
-    )
+    timeout_s = LINGER_S if lingers(method) else ANSWER_S
+    answers: Any
+    if method.client_streaming:
+        answers = channel.stream_stream(name, bytes, bytes)(iter(data), timeout=timeout_s)
+    else:
+        answers = channel.unary_stream(name, bytes, bytes)(data[0], timeout=timeout_s)
     with suppress(grpc.RpcError):
         deque(answers, maxlen=0)
     return answers.code(), answers.details()
 
 
-def feeds(method: MethodDescriptor) -> bool:
-    return str(method.name).startswith("Watch")
+def lingers(method: MethodDescriptor) -> bool:
+    """Whether its answer may take as long as its caller likes."""
+    return method.name.startswith("Watch") or "wait_s" in method.input_type.fields_by_name
 
 
 def check_call(running: Host, method: MethodDescriptor, data: list[bytes]) -> None:
     """Through the reading door and the control door alike."""
     allowed = set(DOCUMENTED)
-    if feeds(method):
+    if lingers(method):
         allowed.add(grpc.StatusCode.DEADLINE_EXCEEDED)
     if method.containing_service.name == "ControlService":
         allowed.add(NOT_BUILT)

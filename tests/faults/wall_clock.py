@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.nvml_double.build import compiler
 
 _SOURCE = Path(__file__).with_name("wall_clock.c")
-_FLAGS = "-O2 -shared -fPIC -Wall -Wextra -Werror -std=gnu11".split()
+_FLAGS = ("-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-std=gnu11")
 
 
 class WallClock:

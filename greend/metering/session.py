@@ -23,6 +23,8 @@ from greend.store.writer import StoreWriter
 log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 10_000
+# The store's integers end there.
+LARGEST_SEQUENCE = 2**63 - 1
 # Of a large batch, so much is done before others are let in.
 LONGEST_TURN_S = 0.02
 # Final windows and refusals that wait for a client to take them, or to come back.
@@ -306,8 +308,9 @@ def _check_order(events: Sequence[Event]) -> None:
     check_count(len(events))
     before = 0
     for event in events:
-        if event.sequence <= before:
+        if not before < event.sequence <= LARGEST_SEQUENCE:
             raise InvalidArgument(
-                f"events: sequence {event.sequence} after {before}: numbers begin with 1 and grow"
+                f"events: sequence {event.sequence} after {before}: numbers begin with 1,"
+                f" grow, and end with {LARGEST_SEQUENCE}"
             )
         before = event.sequence

@@ -58,7 +58,7 @@ KINDS = (
     *("stop", "phase", "weight", "usage", "first_token", "iteration", "again") * 2,
     *("stranger", "no uuid", "nothing"),
 )
-SEQUENCES = ("next",) * 60 + ("skip", "skip", "repeat", "zero", "huge")
+SEQUENCES = ("next",) * 60 + ("skip", "skip", "repeat", "zero", "last", "huge")
 INSTANTS = ("now",) * 30 + ("before", "old", "ahead", "least", "greatest")
 NUMBERS = st.sampled_from([1.0, 2.5, 1e-3, 1e5]) | st.floats()
 TEXTS = st.sampled_from(["decode"] * 8 + ["prefill", "prefill", "", "x" * 300, "Ünïcode", "\x00"])
@@ -220,10 +220,11 @@ class StreamMachine(RuleBasedStateMachine):
                 "skip": last + 7,
                 "repeat": min(session.told, default=1),
                 "zero": 0,
+                "last": 2**63 - 1,
                 "huge": 2**64 - 1,
             }[saying.sequence]
-            sequence = min(sequence, 2**64 - 1)
             last = max(last, sequence)
+            sequence = min(sequence, 2**64 - 1)
             events.append(self._event(session, saying, sequence, events))
         return events
 
@@ -242,10 +243,15 @@ class StreamMachine(RuleBasedStateMachine):
         known = [*self.model.windows, *(item.window_id for item in batch if item.HasField("start"))]
         window_id = known[saying.window % len(known)] if known else str(uuid.uuid4())
         event = Event(sequence=sequence, monotonic_ns=at_ns, window_id=window_id)
-        self._say(event, saying, known)
+        self._say(session, event, saying, known)
         return event
 
-    def _say(self, event: Event, saying: Saying, known: list[str]) -> None:
+    def _may_start_again(self, session: KnownSession, window_id: str) -> bool:
+        """Whether it is known whose it will be."""
+        window = self.model.windows.get(window_id)
+        return window is not None and (not window.doubtful or window.owner == session.token)
+
+    def _say(self, session: KnownSession, event: Event, saying: Saying, known: list[str]) -> None:
         match saying.kind:
             case "start" | "no uuid":
                 event.window_id = str(uuid.uuid4()) if saying.kind == "start" else saying.text
@@ -258,7 +264,7 @@ class StreamMachine(RuleBasedStateMachine):
                     event.start.tags["NOT A KEY"] = saying.text
                 elif saying.text == "" and known:
                     event.start.parent_id = event.window_id
-            case "again" if event.window_id in self.model.windows:
+            case "again" if self._may_start_again(session, event.window_id):
                 told = self.model.windows[event.window_id].start
                 event.start.CopyFrom(told.start)
                 event.monotonic_ns = told.monotonic_ns
@@ -297,7 +303,7 @@ class StreamMachine(RuleBasedStateMachine):
 
 def in_order(events: list[Event]) -> bool:
     numbers = [event.sequence for event in events]
-    return numbers[0] > 0 and all(a < b for a, b in pairwise(numbers))
+    return numbers[0] > 0 and numbers[-1] < 2**63 and all(a < b for a, b in pairwise(numbers))
 
 
 @pytest.fixture(scope="module")

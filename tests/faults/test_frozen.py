@@ -5,6 +5,8 @@ import statistics
 import time
 from collections.abc import Iterable
 
+import pytest
+
 from tests.faults.audit import (
     check_acknowledged,
     check_conserved,
@@ -29,7 +31,22 @@ def costs_ns(journal: Journal, spans_ns: Iterable[tuple[int, int]]) -> list[int]
     ]
 
 
-def test_a_frozen_daemon_slows_no_caller_and_results_come_afterwards(loaded: Host) -> None:
+@pytest.mark.parametrize(
+    "frozen_s",
+    [
+        4.0,
+        pytest.param(
+            8.0,
+            marks=pytest.mark.xfail(
+                reason="its own silence is taken for the devices': windows are refused as of a"
+                " hung device"
+            ),
+        ),
+    ],
+)
+def test_a_frozen_daemon_slows_no_caller_and_results_come_afterwards(
+    loaded: Host, frozen_s: float
+) -> None:
     caller, teller = loaded.caller(RATE), loaded.teller(RATE)
     time.sleep(1)
     begun = time.monotonic_ns()
@@ -37,7 +54,7 @@ def test_a_frozen_daemon_slows_no_caller_and_results_come_afterwards(loaded: Hos
     assert loaded.daemon.process is not None
     loaded.daemon.process.send_signal(signal.SIGSTOP)
     frozen = time.monotonic_ns()
-    time.sleep(FROZEN_S)
+    time.sleep(frozen_s)
     thawed = time.monotonic_ns()
     loaded.daemon.process.send_signal(signal.SIGCONT)
     time.sleep(3)
@@ -52,7 +69,7 @@ def test_a_frozen_daemon_slows_no_caller_and_results_come_afterwards(loaded: Hos
         f"a window costs {statistics.median(usual) / 1e3:.0f} µs, with a frozen daemon"
         f" {statistics.median(meanwhile) / 1e3:.0f} µs (medians)"
     )
-    assert len(meanwhile) >= 0.8 * RATE * (FROZEN_S - 0.5), "callers went on"
+    assert len(meanwhile) >= 0.8 * RATE * (frozen_s - 0.5), "callers went on"
     assert statistics.median(meanwhile) <= 2 * statistics.median(usual)
     assert called.unavailable == {}
     for journal in (called, told):

@@ -207,6 +207,7 @@ class Meter:
     def tick(self) -> None:
         """Once a second: closes what waits for silent devices, writes the ledger."""
         now_ns, offset_ns = self._clock.monotonic_ns(), self._clock.offset_ns
+        self.registry.beat(now_ns)
         for device in self.registry.devices.values():
             if now_ns - device.measured_ns < NS_PER_S:
                 continue  # booked with its samples, or put off

@@ -26,7 +26,7 @@ from greend.store.recovery import LeftBehind
 log = logging.getLogger(__name__)
 
 # For so long, and as long as somebody is expected, what lies in a restart may be told.
-LEAST_HOLD_S, LONGEST_HOLD_S = 5.0, 120.0
+LEAST_HOLD_S, LONGEST_HOLD_S = 2.5, 120.0
 HOLD_LOOK_S = 0.5
 
 
@@ -111,7 +111,7 @@ class Recovery:
         record: DeviceRecord | None,
         floors_mw: Mapping[bool, float],
     ) -> None:
-        """A device as it was known; until it answers it counts as lost."""
+        """A device as it was known. What is told of it before it answers is not refused."""
         now_ns = clock.monotonic_ns()
         ledger = DeviceLedger(
             uuid,
@@ -123,7 +123,6 @@ class Recovery:
         if anchor.ledger is not None:
             ledger.go_on(anchor.ledger)
         device = MeteredDevice(anchor.info, ledger, clock.unix_ns)
-        device.lost_reason = "not seen since greend was started again"
         device.found_ns = device.measured_ns = now_ns
         self._registry.devices[uuid] = device
 

@@ -11,6 +11,8 @@ from greend.errors import InvalidArgument, NotFound, Unavailable
 from greend.model import NS_PER_S, DeviceInfo, DeviceRecord, Sample
 
 HUNG_NS = 5 * NS_PER_S
+# The daemon looks at its devices more often than this, unless it was frozen itself.
+ASLEEP_NS = 3 * NS_PER_S
 MOST_DEVICES = 1000
 
 
@@ -86,6 +88,15 @@ class DeviceRegistry:
     # GPUs that the driver knows and that could not be opened.
     missing: list[str] = field(default_factory=list)
     begin_ns: int = field(default_factory=time.monotonic_ns)
+    _beat_ns: int = 0
+
+    def beat(self, now_ns: int) -> None:
+        """The daemon runs. Time in which it did not is no silence of its devices."""
+        slept_ns = now_ns - self._beat_ns
+        if self._beat_ns and slept_ns > ASLEEP_NS:
+            for device in self.devices.values():
+                device.measured_ns = min(device.measured_ns + slept_ns, now_ns)
+        self._beat_ns = now_ns
 
     def select(self, uuids: Sequence[str], now_ns: int) -> list[Place]:
         """Where a window runs that names devices and MIG instances; in NVML's order.
@@ -93,6 +104,7 @@ class DeviceRegistry:
         If it names none, all devices that answer. Raises NotFound for an unknown one,
         Unavailable for one that does not answer.
         """
+        self.beat(now_ns)
         if not uuids:
             answering = [item for item in self.devices.values() if item.state(now_ns)[0] == "ok"]
             if not answering:

@@ -87,7 +87,6 @@ def test_a_conversation_that_breaks_off_at_any_byte_harms_nobody(loaded: Host) -
     check_shares(loaded.daemon, check_conserved(loaded.daemon))
 
 
-@pytest.mark.xfail(strict=True, reason="abandonment is not built yet")
 @pytest.mark.timeout(AWAY_S + 60)
 def test_windows_of_the_dead_are_closed_at_the_last_sign_of_life(loaded: Host) -> None:
     begun_ns = time.time_ns()

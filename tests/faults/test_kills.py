@@ -36,12 +36,10 @@ def test_what_was_acknowledged_survives_kills_at_random_moments(
     assert seen.windows >= 100 * CYCLES
 
 
-@pytest.mark.xfail(reason="windows pile up that wait for the time of the restart")
 def test_a_daemon_serves_soon_after_it_was_killed(killed: tuple[Host, Kills]) -> None:
     _, seen = killed
     assert max(seen.restarts_s) <= RESTART_S, str(seen)
 
 
-@pytest.mark.xfail(reason="what is told before the driver was looked at is refused for good")
 def test_windows_go_on_over_kills_and_their_energy_adds_up(killed: tuple[Host, Kills]) -> None:
     check_went_on(*killed)

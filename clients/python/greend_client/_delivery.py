@@ -130,8 +130,10 @@ class Delivery:
                     stream.cut_unanswered()
                     return
                 events = outbox.events.after(stream.position, _BATCH)
+                if not events and not outbox.ended:
+                    continue  # it has been established meanwhile, and that was all
                 if not events:
-                    break  # the end
+                    break
                 stream.position = events[-1].sequence
                 outbox.events.sent(stream.position)
             try:

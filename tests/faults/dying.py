@@ -22,11 +22,11 @@ POINTS = (
     "start is sent",
     "start is acknowledged",
     "phase is acknowledged",
+    "a call waits for its answer",
     "stop is sent",
     "stop is acknowledged",
     "result is there",
     "close is sent",
-    "a call waits for its answer",
 )
 
 
@@ -48,22 +48,22 @@ class Dying:
         self.at("connected")
         stream = Stream(stub, session_token=uuid.uuid4().hex)
         self.at("opened")
-        self._tell(stream)
+        self._tell(stub, stream)
         self.at("result is there")
         stream.send_message(close=pb.CloseSession())
         time.sleep(0.05)
         self.at("close is sent")
-        start = pb.StartWindowRequest(session_token="dying")
-        window = stub.StartWindow(start, timeout=10)
-        self._begun(window.window_id, time.monotonic_ns(), sequence=None)
-        asking = stub.GetWindow.future(pb.GetWindowRequest(window_id=window.window_id, wait_s=60))
-        time.sleep(0.05)
-        assert not asking.done()
-        self.at("a call waits for its answer")
 
-    def _tell(self, stream: Stream) -> None:
+    def _tell(self, stub: metering_pb2_grpc.MeteringServiceStub, stream: Stream) -> None:
         at_ns = time.monotonic_ns()
-        self._begun(self._window_id, at_ns, sequence=1)
+        self._pen.write(
+            "start",
+            window_id=self._window_id,
+            request_id="dying",
+            tags={},
+            start_ns=at_ns,
+            start_sequence=1,
+        )
         start = begin(1, at_ns, self._window_id, request_id="dying")
         stream.send(start)
         time.sleep(0.05)  # gRPC's thread writes it
@@ -73,6 +73,10 @@ class Dying:
         self.at("start is acknowledged")
         stream.tell(change(2, time.monotonic_ns(), self._window_id, phase="decode"))
         self.at("phase is acknowledged")
+        asking = stub.GetWindow.future(pb.GetWindowRequest(window_id=self._window_id, wait_s=60))
+        time.sleep(0.05)
+        assert not asking.done()
+        self.at("a call waits for its answer")
         stop_ns = time.monotonic_ns()
         stop = end(3, stop_ns, self._window_id)
         stream.send(stop)
@@ -83,16 +87,6 @@ class Dying:
         self._pen.write("acknowledged", sequence=3)
         self.at("stop is acknowledged")
         stream.final(self._window_id)
-
-    def _begun(self, window_id: str, at_ns: int, sequence: int | None) -> None:
-        self._pen.write(
-            "start",
-            window_id=window_id,
-            request_id="dying" if sequence else "",
-            tags={},
-            start_ns=at_ns,
-            start_sequence=sequence,
-        )
 
 
 def main() -> None:

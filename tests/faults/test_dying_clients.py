@@ -43,7 +43,7 @@ def test_a_client_that_dies_anywhere_leaves_only_what_it_told(loaded: Host) -> N
     told = {window_id for journal in journals[1:] for window_id in journal.windows}
     rows = rows_by_id(loaded.daemon)
     ended = [rows[window_id] for window_id in told if window_id in rows]
-    assert sum(row["state"] == "final" for row in ended) >= 5, "those whose stop was told"
+    assert sum(row["state"] == "final" for row in ended) >= 3, "those whose stop was told"
 
 
 def conversation(address: str) -> None:

@@ -103,6 +103,12 @@ class Model:
         if window is not None and window.start == event and window.doubtful:
             del self.windows[window.window_id]
 
+    def closed(self, session: KnownSession) -> None:
+        """Nothing more of it comes: its windows are ended, too."""
+        for window in self.windows.values():
+            if window.owner == session.token:
+                window.stopped = True
+
     def _start(
         self, session: KnownSession, event: pb.WindowEvent, window: KnownWindow | None
     ) -> Codes:

@@ -134,6 +134,7 @@ class StreamMachine(RuleBasedStateMachine):
         stream = self.streams.pop(index, None)
         if stream is not None:
             stream.close()
+            self.model.closed(self.sessions[index])
 
     @precondition(lambda self: self.streams)
     @rule(index=INDICES, message=st.sampled_from(["open", "nothing"]))

@@ -64,8 +64,8 @@ def line(console: Console, minutes: float, cycles: int) -> str:
 def steady(console: Console, minutes: float, cycles: int) -> str:
     """1000 windows/s: the memory of daemon and client."""
     with loaded_host() as running:
-        watched = Steady(running)
-        watched.watch(minutes * 60, lambda words: console.print(f"  {words}"))
+        watched = Steady(running, minutes * 60)
+        watched.watch(lambda words: console.print(f"  {words}"))
         count = watched.end()
     growths = [watched.growth(name) for name in ("daemon", "client")]
     assert max(growths) <= FLAT, f"it grows: {watched}"

@@ -10,15 +10,17 @@ from tests.faults.host import Host
 
 RATE = 1000.0
 FLAT = 0.05
-# Timelines and claims are filled by then, as are the allocators' pools.
-WARM_S = 60.0
+# A timeline is full after 10 minutes; what is watched for less has to be flat on its way there.
+FULL_S = 660.0
 
 
 class Steady:
     """A host whose only client has so many windows a second, and how much memory they have."""
 
-    def __init__(self, loaded: Host) -> None:
+    def __init__(self, loaded: Host, length_s: float) -> None:
         self._loaded = loaded
+        self._length_s = length_s
+        self._warm_s = min(FULL_S, length_s / 2)
         self._caller = loaded.caller(RATE, "", "--quiet")
         self._processes = {
             "daemon": psutil.Process(loaded.daemon.pid),
@@ -27,10 +29,10 @@ class Steady:
         self._begun = time.monotonic()
         self._seen_mb: dict[str, list[tuple[float, float]]] = {name: [] for name in self._processes}
 
-    def watch(self, until_s: float, progress: Callable[[str], None] = lambda line: None) -> None:
-        """Looks once a second until so long after the start."""
+    def watch(self, progress: Callable[[str], None] = lambda line: None) -> None:
+        """Looks once a second for the whole length."""
         told = 0
-        while (now_s := time.monotonic() - self._begun) < until_s:
+        while (now_s := time.monotonic() - self._begun) < self._length_s:
             for name, process in self._processes.items():
                 self._seen_mb[name].append((now_s, process.memory_info().rss / 1e6))
             if now_s >= 60 * (told + 1):
@@ -46,7 +48,7 @@ class Steady:
 
     def growth(self, name: str) -> float:
         """By how much it has more now than after it was warm, in parts."""
-        return self._mb(name, -30.0) / self._mb(name, WARM_S) - 1
+        return self._mb(name, -30.0) / self._mb(name, self._warm_s) - 1
 
     def _mb(self, name: str, at_s: float) -> float:
         """Its median over half a minute, from an instant on (below 0: before the last one)."""

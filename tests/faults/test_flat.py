@@ -10,8 +10,8 @@ LENGTH_S = 300.0
 
 @pytest.mark.timeout(LENGTH_S + 120)
 def test_neither_daemon_nor_client_grows(loaded: Host) -> None:
-    watched = Steady(loaded)
-    watched.watch(LENGTH_S)
+    watched = Steady(loaded, LENGTH_S)
+    watched.watch()
     print(watched)
     assert watched.end() >= 0.8 * RATE * LENGTH_S
     assert watched.growth("daemon") <= FLAT

@@ -21,7 +21,7 @@ RATE = 80.0
 RESTART_S = 1.5
 # How long a daemon lives: from the middle of its start to well into the load; some longer
 # than the time of a restart is held open.
-LIFE_S = (0.05, 4.0)
+LIFE_S = (0.05, 3.5)
 
 
 @dataclass

@@ -211,7 +211,11 @@ async def _serve(
     if exporter is not None:
         exporter.start()
     _spare_collector()
-    holding = asyncio.create_task(hold(lambda: sessions.caught_up, meter.release))
+    holding = (
+        asyncio.create_task(hold(lambda: sessions.caught_up, meter.release))
+        if recovery.bridging
+        else None
+    )
     pruning = asyncio.create_task(_prune(pruner, settings.store.retention()))
     # Progress without which only a restart helps.
     checks: list[Check] = [
@@ -230,7 +234,8 @@ async def _serve(
     reporting.cancel()
     notify("STOPPING=1", "STATUS=stopping")
     sessions.stop()
-    holding.cancel()
+    if holding is not None:
+        holding.cancel()
     await _bounded(windows.drain(DRAIN_S), DRAIN_S + JOIN_S)
     pulse.stop()
     pruning.cancel()
@@ -254,7 +259,7 @@ async def _settle(recovery: Recovery, left: LeftBehind, run: Run, writer: StoreW
         )
     going = len(left.windows) - len(recovery.closed)
     if going:
-        log.info("%d windows of the last run go on", going)
+        log.info("windows of the last run that go on: %d", going)
     kept = Checkpoint(run=run) if recovery.bridging else Forgotten(run)
     await asyncio.wrap_future(writer.write(windows=recovery.closed, kept=kept))
 

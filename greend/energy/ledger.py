@@ -31,6 +31,8 @@ _Event = tuple[int, int, Any, Any]
 _START, _ITERATION_END, _PHASE, _WEIGHT, _ITERATION_BEGIN, _STOP, _STEP_END = range(7)
 _AT = itemgetter(0)
 REBASE_NS = 3600 * NS_PER_S
+# So much of a device's time may be closed between a late start and its stop.
+LATE_STOP_NS = 2 * NS_PER_S
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False):
@@ -65,6 +67,10 @@ class DeviceLedger:
         self._bookings = Bookings(device)
         self._late = LateEvents(self._history, self._bookings)
         self._events: list[_Event] = []
+        # Until when steps were closed when windows were told late, in that order. What they claim
+        # of these waits for their stops: most are over, and who claimed all until now, to give
+        # it back, would cost the more the later all are.
+        self._late_starts: dict[str, int] = {}
         self._iterations = itertools.count()
         self._claims: dict[str, Claim] = {}
         # Open children by parent.
@@ -142,13 +148,13 @@ class DeviceLedger:
         closed_ns = self._closed_after(start_ns, claim)
         if closed_ns is not None:
             claim.joined_ns = closed_ns
-            self.floor.retract(start_ns, closed_ns)
-            self._late.start(claim, start_ns, closed_ns)
+            self._late_starts[window_id] = closed_ns
         self._push(start_ns, _START, window_id)
 
     def stop(self, window_id: str, stop_ns: int) -> None:
         """A window claims nothing from `stop_ns` on."""
         claim = self._claims[window_id]
+        self._claim_closed(window_id, stop_ns)
         closed_ns = self._closed_after(stop_ns, claim)
         if closed_ns is not None:
             if self._sharing.is_open(window_id):
@@ -181,6 +187,8 @@ class DeviceLedger:
             return
         closed_ns = self.timeline.closed_until_ns
         if closed_ns is not None and start_ns < closed_ns:
+            for window_id in costs:
+                self._claim_closed(window_id)
             self._iterate_late(start_ns, min(stop_ns, closed_ns), costs)
         iteration = Iteration(start_ns, stop_ns, costs, kind_of(costs))
         number = next(self._iterations)
@@ -204,8 +212,18 @@ class DeviceLedger:
 
     def share(self, window_id: str) -> Share | None:
         """What a window that is not final has got so far; None if it claims nothing here."""
+        self._claim_closed(window_id)
         claim = self._claims.get(window_id)
         return None if claim is None else self._sharing.peek(claim)
+
+    def _claim_closed(self, window_id: str, stop_ns: int | None = None) -> None:
+        """A late start claims closed steps, as far as it is known to have been open."""
+        closed_ns = self._late_starts.pop(window_id, None)
+        if closed_ns is not None:
+            claim = self._claims[window_id]
+            until_ns = closed_ns if stop_ns is None else min(stop_ns, closed_ns)
+            self.floor.retract(claim.start_ns, until_ns)
+            self._late.start(claim, claim.start_ns, until_ns)
 
     def _closed_after(self, at_ns: int, claim: Claim) -> int | None:
         """Until when steps are closed, if an event comes too late for them."""
@@ -230,6 +248,10 @@ class DeviceLedger:
 
         `wall_offset_ns` turns instants into Unix time, for the minute of a booking.
         """
+        for window_id, closed_ns in list(self._late_starts.items()):
+            if closed_ns > self.closed_until_ns - LATE_STOP_NS:
+                break
+            self._claim_closed(window_id)
         settled: list[Claim] = []
         for step in self.timeline.close(now_ns, lateness_ns):
             minute_s = (step.start_ns + wall_offset_ns) // NS_PER_S // 60 * 60

@@ -61,6 +61,10 @@ def _forget_secrets(copy: Path, stopped: threading.Event) -> None:
         # Or the old bytes would stay in the pages.
         connection.execute("PRAGMA secure_delete=ON")
         connection.execute("UPDATE windows SET token_digest = x'' WHERE token_digest != x''")
+        connection.execute("DELETE FROM sessions")
+        # No daemon goes on with a copy: its windows are closed with what they have got.
+        connection.execute("DELETE FROM events")
+        connection.execute("DELETE FROM runs")
 
 
 def _check_room(live: sqlite3.Connection, database: Path) -> None:

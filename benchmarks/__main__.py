@@ -12,6 +12,7 @@ PARTS = {
     "durable": "the daemon's CPU a durable window, at 1000 to all the windows a second it takes",
     "history": "StartWindow while 500 MB of history are backed up and pruned",
     "hotpath": "a `with client.window(...)` block beside its floor and beside Zeus",
+    "outage": "the daemon killed under 1000 windows a second, and away for a minute",
     "rpc": "StartWindow and StopWindow beside an RPC that makes one equal commit",
 }
 

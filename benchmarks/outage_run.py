@@ -144,17 +144,16 @@ class _Client:
 @contextmanager
 def _client(address: str, capacity: int, most: int) -> Iterator[_Client]:
     numbers = map(str, (PER_S, capacity, most))
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.outage_caller", address, *numbers],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-    )
-    try:
-        yield _Client(process)
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            yield _Client(process)
+        finally:
+            process.kill()
 
 
 def _start_again(running: Daemon) -> Again:

@@ -79,6 +79,10 @@ def _of_windows(found: Found) -> Iterator[tuple[str, str]]:
     for flag in ("recovered", "late", *sorted(counts.keys() - {"recovered", "late"})):
         yield f"  flag {flag}", f"{counts[flag] / max(len(arrived), 1):.2%}"
     yield "  energy of the newest", _energy(newest)
+    rows = [found.rows[n] for n in range(found.marks[2].begun, last.begun) if n in found.rows]
+    late = [row for row in rows if "late" in flags(row)]
+    yield "afterwards", f"{len(rows)} stored"
+    yield "  flag late", f"{len(late)}; {sum(not row['own_mj'] for row in late)} without energy"
     yield "booked differs from measured by", f"{found.error:.1e}"
 
 

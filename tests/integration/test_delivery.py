@@ -77,6 +77,18 @@ def test_what_happens_while_the_daemon_is_away_arrives_as_far_as_it_fitted(
     assert sum("given up" in warning for warning in warnings(caplog)) == 1
 
 
+def test_a_client_with_nothing_to_tell_comes_back_all_the_same(metered: Metered) -> None:
+    """Or its window would be taken for abandoned, and the step of the restart wait for it."""
+    running = metered.daemon
+    with Client(running.address) as client:
+        client.window(gpus=[0]).start()
+        until(lambda: running.rows("select 1 from windows") != [], "its start is committed")
+        running.stop(signal.SIGKILL)
+        running.log.write_bytes(b"")
+        running.start()
+        until(lambda: "is shared out now" in running.log.read_text(), "nobody is waited for")
+
+
 def test_a_daemon_that_is_frozen_keeps_nobody_from_closing(
     frozen: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:

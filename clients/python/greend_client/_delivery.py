@@ -28,7 +28,8 @@ class Delivery:
     """Sends events in the order in which they happened, as the session of ``opening``.
 
     What is not acknowledged is sent again on the next connection. It connects when there
-    is something to send, or at once where it ``stays``.
+    is something to send, or at once where it ``stays``. Once it was connected it stays, as
+    the daemon ends the windows of a session that is away for long.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Delivery:
                 with outbox.work:
                     outbox.receive(stream, response)
         finally:
+            self._stays = self._stays or stream.established
             with outbox.work:
                 outbox.cut(stream)
             stream.close()

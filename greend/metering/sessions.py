@@ -137,6 +137,8 @@ class Sessions:
         """
         for one in sessions:
             left_ns = run.alive_ns if one.left_ns is None else one.left_ns
+            if one.left_ns is None:  # or the next run would take this one's life for theirs
+                self._keep(StoredSession(one.digest, one.acknowledged, left_ns))
             self._went(one.digest, None, one.acknowledged, 0, left_ns)
 
     @property
@@ -232,7 +234,8 @@ class Sessions:
             if time.monotonic() - turn_s > LONGEST_TURN_S:
                 await asyncio.sleep(0)
                 turn_s = time.monotonic()
-        self._writer.write(windows=ended, kept=SessionOver(key))
+        is_back = key in self._connected or key in self._away
+        self._writer.write(windows=ended, kept=None if is_back else SessionOver(key))
         if ended:
             log.warning(
                 "a session is over and left %d windows open: closed as abandoned", len(ended)

@@ -115,6 +115,7 @@ class Saver:
                 return
             log.debug("%d windows and %d bookings wait for the store", len(windows), len(bookings))
             self._keep(windows.values(), bookings.values())
+            self._parents = parents | self._parents
             self._anchors = anchors | self._anchors
             self._claims = claims | self._claims
             self._claimed |= final

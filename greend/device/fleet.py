@@ -24,7 +24,8 @@ class FleetListener(Protocol):
         """A device answers; samples follow."""
 
     def missing(self, reasons: Sequence[str]) -> None:
-        """What the driver knows and does not answer; it will be tried again."""
+        """What the driver knows and does not answer; it will be tried again. Told after all
+        that were found."""
 
     def driver_failed(self, reason: str) -> None:
         """There is no driver; it will be tried again."""
@@ -143,11 +144,11 @@ class Fleet:
             log.exception("opening the driver failed")
             self._listener.driver_failed(f"{type(error).__name__}; see the daemon's log")
             return
-        self._listener.missing(missing)
         with self._changed:
             self._incomplete = bool(missing)
         for device in devices:
             self._add(device)
+        self._listener.missing(missing)
 
     def _add(self, device: Device) -> None:
         uuid = device.info.uuid

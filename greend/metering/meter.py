@@ -94,6 +94,8 @@ class Meter:
         self._flushed_ns = clock.monotonic_ns()
         self._samples: Feed[Sample] = Feed()
         self._lateness_ns = settings.lateness_ns
+        self.looked = False
+        """Whether the driver has been asked for devices, and has answered."""
 
     def set_lateness(self, asked_ns: int) -> None:
         """How late events may come at most, if that is more than the usual.
@@ -109,7 +111,11 @@ class Meter:
         """What bridges a restart is closed: nothing will be told of it any more."""
         for uuid, device in list(self.registry.devices.items()):
             device.ledger.timeline.held = False
-            if device.latest is None and not device.ledger.busy:
+            if device.found_ns:
+                continue
+            if device.ledger.busy:
+                self.lost(uuid, "not found since greend was started again")
+            else:
                 del self.registry.devices[uuid]  # it is not there any more
 
     def found(self, info: DeviceInfo) -> None:
@@ -146,12 +152,14 @@ class Meter:
             for reason in reasons:
                 log.warning("trying again: %s", reason)
         self.registry.missing = list(reasons)
+        self.looked = True
 
     def driver_failed(self, reason: str) -> None:
         """There is no driver."""
         if reason != self.registry.driver_error:
             log.warning("no GPU yet, trying again: %s", reason)
         self.registry.driver_error = reason
+        self.looked = True
 
     def lost(self, uuid: str, reason: str) -> None:
         """A device does not answer any more."""

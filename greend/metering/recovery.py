@@ -123,7 +123,7 @@ class Recovery:
         if anchor.ledger is not None:
             ledger.go_on(anchor.ledger)
         device = MeteredDevice(anchor.info, ledger, clock.unix_ns)
-        device.found_ns = device.measured_ns = now_ns
+        device.measured_ns = now_ns
         self._registry.devices[uuid] = device
 
     # Windows
@@ -175,7 +175,7 @@ class Recovery:
             return
         ledger = self._registry.devices[uuid].ledger
         begin_ns = ledger.begin_ns
-        if anchor.ledger is None:  # what it used until now was never counted
+        if saved is None and active.start_ns < begin_ns:  # what it used until then is not known
             active.flag(Flag.RECOVERED)
             active.flag(Flag.PARTIAL)
         if saved is None:

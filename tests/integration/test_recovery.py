@@ -10,7 +10,7 @@ import pytest
 
 from greend_proto.v1 import metering_pb2 as pb
 from greend_proto.v1 import types_pb2
-from tests.daemon import Daemon, sleep_until
+from tests.daemon import Daemon, daemon, sleep_until
 from tests.integration.conftest import BASE_W, Metered
 from tests.integration.recording import (
     Stream,
@@ -171,6 +171,36 @@ def test_a_restart_by_the_operator_is_bridged_too(metered: Metered) -> None:
     assert final.state == "final"
     assert "recovered" in final.flags
     assert_energy(final, BUSY_W * 5, most_bound=0.1)
+
+
+def test_a_second_kill_is_no_sign_of_life_of_a_session(metered: Metered) -> None:
+    stream = Stream(metered.stub, session_token=uuid.uuid4().hex)
+    stream.tell(begin(1, now_ns(), new_id()))
+    metered.daemon.stop(signal.SIGKILL)
+    killed = now_ns()
+    metered.daemon.start()
+    metered.daemon.stop(signal.SIGKILL)
+    metered.daemon.start()
+    (left,) = metered.daemon.rows("select left_ns from sessions")
+    assert left["left_ns"] <= killed
+
+
+def test_a_device_that_is_gone_after_a_restart_makes_windows_partial() -> None:
+    with daemon("--simulate", "h100x2", devices=2) as running:
+        with running.stub() as stub:
+            window_id = stub.StartWindow(pb.StartWindowRequest()).window_id
+        time.sleep(2)
+        running.stop(signal.SIGKILL)
+        running.start("--simulate", "h100x1")
+        with running.stub() as stub:
+            time.sleep(4)  # so long at most may it still be found
+            window = stub.StopWindow(pb.StopWindowRequest(window_id=window_id, wait_s=20))
+            states = {
+                part.name: part.message for part in stub.GetStatus(pb.GetStatusRequest()).parts
+            }
+    assert window.state == "final"
+    assert "partial" in window.flags
+    assert "is lost: not found since greend was started again" in states["devices"]
 
 
 def test_windows_of_another_boot_are_closed(metered: Metered) -> None:

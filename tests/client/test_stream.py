@@ -24,6 +24,10 @@ def batches(daemon: MemoryDaemon) -> list[Any]:
     return [r.batch for r in daemon.seen(Batch) if r.WhichOneof("message") == "batch"]
 
 
+def openings(daemon: MemoryDaemon) -> list[Any]:
+    return [r.open for r in daemon.seen(Batch) if r.HasField("open")]
+
+
 def test_the_session_says_who_it_is_and_what_it_needs(address: str, daemon: MemoryDaemon) -> None:
     with Client(address, lateness_s=30) as client:
         # Not with the first window: that may be told of long after it ended.
@@ -103,9 +107,27 @@ def test_what_was_not_acknowledged_is_sent_again_under_its_number(
     numbers = [[event.sequence for event in batch.events] for batch in batches(daemon)]
     assert numbers[0][0] == 1
     assert [n for batch in numbers[1:] for n in batch] == [1, 2, 3]
-    first, second = [r.open for r in daemon.seen(Batch) if r.HasField("open")]
+    first, second = openings(daemon)
     assert first.session_token == second.session_token
     assert first.last_sequence <= second.last_sequence == 3
+
+
+def test_what_will_never_be_told_is_not_said_to_be_still_to_come(
+    client: Client, daemon: MemoryDaemon
+) -> None:
+    """A daemon that was started again waits for all that is to come."""
+    with client.window() as window:
+        pass
+    assert window.result(10).state == "final"
+    with client.window(gpus=[99]) as wrong:
+        pass
+    until(lambda: wrong._record.error, "there is no such GPU")
+    until(lambda: client.stats().kept == 0, "all is delivered or refused")
+    stream = client._sender._outbox.stream
+    assert stream is not None
+    stream.cut_unanswered()
+    until(lambda: len(openings(daemon)) == 2, "it is back")
+    assert openings(daemon)[1].last_sequence == 0
 
 
 def test_a_first_phase_that_is_named_at_once_begins_with_the_window(

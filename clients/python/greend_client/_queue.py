@@ -25,8 +25,8 @@ class EventQueue:
 
     @property
     def last(self) -> int:
-        """Number of the latest event; 0: there was none."""
-        return self._last
+        """Number of the latest event that is kept; 0: there is none."""
+        return next(reversed(self._events), 0)
 
     def add(self, kind: Kind, at_ns: int, record: Record | None, value: object = None) -> None:
         """Take an event."""

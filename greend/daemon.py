@@ -212,7 +212,13 @@ async def _serve(
         exporter.start()
     _spare_collector()
     holding = (
-        asyncio.create_task(hold(lambda: meter.looked and sessions.caught_up, meter.release))
+        asyncio.create_task(
+            hold(
+                lambda: meter.looked and sessions.caught_up,
+                lambda: active.crowded,
+                meter.release,
+            )
+        )
         if recovery.bridging
         else None
     )

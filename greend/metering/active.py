@@ -18,6 +18,9 @@ from greend.metering.starts import WindowStart, parent_of
 from greend.metering.windows import ActiveWindow, token_digest
 from greend.model import NS_PER_S, Flag, Usage, Window
 
+# Of the windows that may be, so many leave little room.
+CROWDED = 0.75
+
 
 class ActiveWindows:
     """Opens and ends windows, and books what happens to them in between.
@@ -53,6 +56,11 @@ class ActiveWindows:
     def open_count(self) -> int:
         """Windows that run."""
         return sum(active.stop_ns is None for active in self._active.values())
+
+    @property
+    def crowded(self) -> bool:
+        """Whether soon no more may be opened, here or by a session."""
+        return len(self._active) > CROWDED * self._most_open or self._owners.crowded(CROWDED)
 
     def is_active(self, window_id: str) -> bool:
         """Whether it is not final, or this is not yet known to be committed."""

@@ -25,6 +25,11 @@ class Owners:
             " stop some first, or allow more ([metering] most_windows_per_session)"
         )
 
+    def crowded(self, fraction: float) -> bool:
+        """Whether a session has more than this fraction of those that it may have."""
+        most = fraction * self._most
+        return any(len(windows) > most for windows in self._windows.values())
+
     def add(self, active: ActiveWindow) -> None:
         """A window is there."""
         window = active.window

@@ -219,16 +219,19 @@ class Recovery:
                 ledger.iterate(start_ns, iteration.stop_ns, costs)
 
 
-async def hold(caught_up: Callable[[], bool], release: Callable[[], None]) -> None:
+async def hold(
+    caught_up: Callable[[], bool], crowded: Callable[[], bool], release: Callable[[], None]
+) -> None:
     """Holds the step that bridges the restart open for what clients tell again (rule 9).
 
     Until all that are expected have told what they had, but for a while: others may come
-    that nobody knows of.
+    that nobody knows of. Nothing is final meanwhile: where there is hardly room for more,
+    it ends.
     """
     loop = asyncio.get_running_loop()
     begun_s = loop.time()
     await asyncio.sleep(LEAST_HOLD_S)
-    while not caught_up() and loop.time() - begun_s < LONGEST_HOLD_S:
+    while not (caught_up() or crowded()) and loop.time() - begun_s < LONGEST_HOLD_S:
         await asyncio.sleep(HOLD_LOOK_S)
     log.info("the time of the restart is shared out now, %.0f s later", loop.time() - begun_s)
     release()

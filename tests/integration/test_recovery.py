@@ -5,6 +5,7 @@ import signal
 import time
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -201,6 +202,28 @@ def test_a_device_that_is_gone_after_a_restart_makes_windows_partial() -> None:
     assert window.state == "final"
     assert "partial" in window.flags
     assert "is lost: not found since greend was started again" in states["devices"]
+
+
+def test_where_there_is_hardly_room_for_more_nobody_is_waited_for(tmp_path: Path) -> None:
+    """Nothing is final before, and a session may have only so many windows that are not."""
+    configuration = tmp_path / "greend.toml"
+    configuration.write_text("[metering]\nmost_windows_per_session = 40\n")
+    arguments = "--simulate", "h100x1", "--config", str(configuration)
+    with daemon(*arguments, devices=1) as running:
+        with running.stub() as stub:
+            Stream(stub, session_token="never back").tell(begin(1, now_ns(), new_id()))
+        running.stop(signal.SIGKILL)
+        running.start(*arguments)
+        with running.stub() as stub, session(stub, "busy") as busy:
+            begun = time.monotonic()
+            for first in (1, 71):
+                ids = [new_id() for _ in range(35)]
+                for sequence, one in enumerate(ids, first):
+                    busy.tell(begin(2 * sequence - 1, now_ns(), one))
+                    busy.tell(end(2 * sequence, now_ns(), one))
+                busy.final(*ids)
+            assert time.monotonic() - begun < 15
+        assert busy.refusals == {}
 
 
 def test_windows_of_another_boot_are_closed(metered: Metered) -> None:

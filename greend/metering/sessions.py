@@ -143,8 +143,12 @@ class Sessions:
 
     @property
     def caught_up(self) -> bool:
-        """Whether those of the last run are back, or over, and all have told what they had."""
-        return not any(away.session is None for away in self._away.values()) and not any(
+        """Whether those of the last run are back, or over, and all have told what they had.
+
+        A session without a window is not waited for: it would be back by now.
+        """
+        missing = (key for key, away in self._away.items() if away.session is None)
+        return not any(self._active.of_session(key) for key in missing) and not any(
             one.session.acknowledged < one.last_sequence for one in self._connected.values()
         )
 

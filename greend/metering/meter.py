@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 # The ledger is written this often; when nobody asks for anything, less often.
 FLUSH_NS = NS_PER_S
 IDLE_FLUSH_NS = 10 * NS_PER_S
+# Booking what thousands of windows share takes so long that clients have to wait for it.
+LONG_NS, LONGEST_UNREAD_NS = 50 * NS_PER_MS, 5 * NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class Meter:
         self._lateness_ns = settings.lateness_ns
         self.looked = False
         """Whether the driver has been asked for devices, and has answered."""
+        self._unread_ns = self._unread_until_ns = 0
 
     def set_lateness(self, asked_ns: int) -> None:
         """How late events may come at most, if that is more than the usual.
@@ -301,10 +304,12 @@ class Meter:
 
     def _book(self, device: MeteredDevice, now_ns: int, offset_ns: int) -> None:
         samples, device.put_off = device.put_off, []
+        begun_ns = self._clock.monotonic_ns()
+        unread_ns = self._unread_ns if begun_ns < self._unread_until_ns else 0
         try:
             for sample in samples:
                 device.ledger.add(sample)
-            settled = device.ledger.close(now_ns, self._lateness_ns, offset_ns)
+            settled = device.ledger.close(now_ns, self._lateness_ns + unread_ns, offset_ns)
             finals = self._windows.settled(device, settled)
             if finals:
                 # With their minutes, so that windows and ledger agree in every commit.
@@ -314,3 +319,10 @@ class Meter:
                 self._saver.save()
         except Exception:  # one bad device is one bad device
             log.exception("booking samples of %s failed", device.info.uuid)
+        done_ns = self._clock.monotonic_ns()
+        if done_ns - begun_ns > LONG_NS:
+            # Meanwhile nobody read what clients told, and that takes as long again. It is not
+            # late by it.
+            unread_ns += 2 * (done_ns - begun_ns)
+            self._unread_ns = min(unread_ns, LONGEST_UNREAD_NS)
+            self._unread_until_ns = done_ns + self._lateness_ns + 2 * self._unread_ns

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -36,6 +36,14 @@ def test_a_daemon_that_is_told_to_end_does_in_2_s_and_clients_go_on_with_the_nex
     check_acknowledged(loaded.daemon, journals)
     check_nothing_open(loaded.daemon)
     check_conserved(loaded.daemon)
+
+
+@pytest.fixture(autouse=True)
+def _no_nohup() -> Iterator[None]:
+    """Under nohup, what is started here would ignore a terminal that is closed."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def _hang_up(loaded: Host) -> None:

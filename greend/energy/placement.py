@@ -46,13 +46,17 @@ class Placement:
         floor_error = shape.floor if self.floor is None else mw_to_rate(self.floor.error)
         # The sum of floor and background was measured: one's error is the other's.
         above_error = 0.0 if self.background.value else floor_error
+        other_error = mw_to_rate(self.background.error) / occupied if occupied else 0.0
+        if self.step.recovered:
+            # Who worked in the rest of the time may have been lost, and never tell.
+            other_error += shape.rest * (1 - occupied)
         return Rates(
             floor=shape.floor,
             rest=shape.rest,
             device=shape.floor + shape.unattributed,
             floor_error=floor_error,
             rest_error=above_error / occupied if occupied else 0.0,
-            other_error=mw_to_rate(self.background.error) / occupied if occupied else 0.0,
+            other_error=other_error,
             sm_clock_mhz=self.step.sm_clock_mhz,
             factors=factors,
         )

@@ -45,7 +45,6 @@ def test_every_joule_is_booked_once(found: Found) -> None:
     assert found.error <= 1e-9
 
 
-@pytest.mark.xfail(reason="what lost windows used is given to those that arrive")
 def test_what_lost_windows_used_is_uncertain(found: Found) -> None:
     """Of windows without a pause between them: they used what the GPU drew."""
     newest = found.newest

@@ -315,7 +315,9 @@ class Meter:
                 # With their minutes, so that windows and ledger agree in every commit.
                 self._saver.add(finals, (), self._windows.parents_of(finals))
                 for uuid in {uuid for window in finals for uuid in window.shares}:
-                    self._collect(self.registry.devices[uuid])
+                    # One of before a restart may not be there any more.
+                    if uuid in self.registry.devices:
+                        self._collect(self.registry.devices[uuid])
                 self._saver.save()
         except Exception:  # one bad device is one bad device
             log.exception("booking samples of %s failed", device.info.uuid)

@@ -244,6 +244,24 @@ def test_windows_of_another_boot_are_closed(metered: Metered) -> None:
     assert metered.daemon.rows("select * from claims") == []
 
 
+def test_a_device_of_which_nothing_is_known_makes_its_windows_partial(metered: Metered) -> None:
+    one, other = metered.double.gpus
+    one.set_power_w(BUSY_W)
+    window = metered.stub.StartWindow(pb.StartWindowRequest(devices=[one.uuid, other.uuid]))
+    time.sleep(2)
+    metered.daemon.stop(signal.SIGKILL)
+    execute(metered.daemon, f"delete from anchors where device = '{other.uuid}'")
+    metered.double.present = 1
+    metered.daemon.start(devices=1)
+    with metered.daemon.stub() as stub:
+        request = pb.StopWindowRequest(window_id=window.window_id, wait_s=20)
+        final = stub.StopWindow(request, timeout=30)
+    assert final.state == "final"
+    assert {"partial", "recovered"} <= set(final.flags)
+    assert final.energy_j > BUSY_W
+    assert "Traceback" not in metered.daemon.log.read_text()
+
+
 def begin_work(gpu: DoubleGpu, length_s: float = 3600.0) -> int:
     """Waits for the instant, returned, from which on it is busy."""
     start = now_ns() + 300 * MS

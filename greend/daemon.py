@@ -1,21 +1,19 @@
 """The daemon: the only place that wires everything."""
 
 import asyncio
-import fcntl
 import gc
 import logging
-import os
 import signal
-import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from greend.config import Metrics, Settings
 from greend.device.fleet import Fleet
 from greend.device.protocol import Driver
-from greend.errors import FailedPrecondition, GreendError, InvalidArgument, Unavailable
+from greend.directories import lock, make
+from greend.errors import FailedPrecondition, GreendError
 from greend.metering.active import ActiveWindows
 from greend.metering.backup import Backups
 from greend.metering.clock import Clock
@@ -80,10 +78,10 @@ def run(settings: Settings, simulate: str | None) -> None:
         driver = NvmlDriver()
     state_dir, runtime_dir = Path(settings.daemon.state_dir), Path(settings.daemon.runtime_dir)
     with ExitStack() as stack:
-        _make(state_dir, 0o750)
-        _make(runtime_dir, 0o755)
+        make(state_dir, 0o750)
+        make(runtime_dir, 0o755)
         for directory in sorted({state_dir.resolve(), runtime_dir.resolve()}):
-            stack.enter_context(_lock(directory))
+            stack.enter_context(lock(directory))
         _restore(state_dir)
         asyncio.run(_serve(settings, driver, simulated, state_dir, runtime_dir))
 
@@ -380,50 +378,3 @@ class _LoopListener:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:
             log.debug("the loop has ended: %s dropped", function)
-
-
-def _make(directory: Path, mode: int) -> None:
-    try:
-        directory.mkdir(mode=mode, parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidArgument(
-            f"cannot make {directory} ({error.strerror}): run as root, or choose directories of"
-            " your own with --state-dir and --runtime-dir"
-        ) from None
-
-
-@contextmanager
-def _lock(directory: Path) -> Iterator[None]:
-    """Holds a directory for this process; a second server would steal the socket silently."""
-    path = directory / "greend.lock"
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    except OSError as error:
-        raise InvalidArgument(
-            f"cannot write {path} ({error.strerror}): run as root, or choose directories of your"
-            " own with --state-dir and --runtime-dir"
-        ) from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Unavailable(
-                f"another greend ({_owner(descriptor)}) uses {directory}: stop it, or choose"
-                " another --state-dir and --runtime-dir"
-            ) from None
-        os.truncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _owner(descriptor: int) -> str:
-    """Who holds a lock, since when: it is written as soon as it is taken."""
-    pid = os.read(descriptor, 64).decode(errors="replace").strip()
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(os.fstat(descriptor).st_mtime))
-    try:
-        command = Path(f"/proc/{int(pid)}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except (OSError, ValueError):  # just ending, or in another container
-        return f"pid {pid or 'unknown'}, since {since}"
-    return f"pid {pid}, since {since}: {command.strip()}"

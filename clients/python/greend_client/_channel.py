@@ -4,6 +4,8 @@ import os
 
 import grpc
 
+from greend_client import _fork
+
 _SOCKET, _CONTROL_SOCKET = "greend.sock", "control.sock"
 _OPTIONS = (
     # A daemon that comes back is found soon, and no proxy lies in between.
@@ -35,4 +37,6 @@ def control_address(given: str | None, reading: str) -> str:
 
 def open_channel(address: str) -> grpc.Channel:
     """Return a channel to ``address``; it connects at its first call."""
-    return grpc.insecure_channel(address, options=_OPTIONS)
+    channel = grpc.insecure_channel(address, options=_OPTIONS)
+    _fork.channel_made()
+    return channel

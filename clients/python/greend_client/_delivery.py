@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import grpc
 
+from greend_client._channel import open_channel
 from greend_client._encoding import Encoder
 from greend_client._errors import GreendError
 from greend_client._outbox import Outbox
@@ -39,7 +40,8 @@ class Delivery:
         self._opening = opening
         self._outbox = outbox
         self._stays = stays
-        self.parked = threading.Event()  # without a connection, and not about to make one
+        self._channel: grpc.Channel | None = None
+        self.parked = threading.Event()  # without a call, and not about to make one
         self._thread = threading.Thread(target=self._run, name="greend-client-sender", daemon=True)
 
     def start(self) -> None:
@@ -74,13 +76,16 @@ class Delivery:
             )
             with outbox.work:
                 if outbox.ended and not outbox.events:
-                    return None
+                    break
                 if outbox.paused and not outbox.ended:
                     continue
                 self.parked.clear()
                 outbox.attempt += 1
-                outbox.stream = stream = Stream(self._address, outbox.attempt)
+                self._channel = self._channel or open_channel(self._address)
+                outbox.stream = stream = Stream(self._channel, self._address, outbox.attempt)
                 return stream
+        self._disconnect()
+        return None
 
     def _talk(self, stream: Stream) -> None:
         outbox = self._outbox
@@ -92,10 +97,22 @@ class Delivery:
             self._stays = self._stays or stream.established
             with outbox.work:
                 outbox.cut(stream)
-            stream.close()
+                paused = outbox.paused and not outbox.ended
+            if not paused:
+                self._disconnect()
         with outbox.work:
             if not outbox.paused and (outbox.events or not outbox.ended):
                 raise GreendError("the daemon went away", grpc.StatusCode.UNAVAILABLE)
+
+    def _disconnect(self) -> None:
+        """Close the channel; not for a fork.
+
+        Of one that was just closed or opened gRPC may keep something that the child cannot be
+        rid of, and before some version ends it: forks in a row are to find it connected.
+        """
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
 
     def _failed(self, reason: GreendError, retry_s: float) -> None:
         """Tell who waited for a connection that it failed, and wait before the next one."""

@@ -2,7 +2,7 @@
 
 gRPC outlives a fork only where GRPC_ENABLE_FORK_SUPPORT was set before it was first
 imported. So this is imported before gRPC, and sets it. Where somebody else was faster, and
-windows were sent before the fork, no client of the child's sends any: gRPC might hang.
+calls were made before the fork, no client of the child's sends any: gRPC might hang.
 """
 
 import os
@@ -24,13 +24,17 @@ class Forking(Protocol):
         """Forget what did not come along."""
 
 
+PATIENCE_S = 5.0
+"""A fork waits this long for a thread to come out of gRPC, as gRPC does for its own."""
+
 _VARIABLE = "GRPC_ENABLE_FORK_SUPPORT"
 
 if "grpc" not in sys.modules:
     os.environ.setdefault(_VARIABLE, "1")
 _supported = os.environ.get(_VARIABLE, "").lower() in ("1", "true", "yes")
 
-_connected = False  # a sender was, in this process or one that it was forked from
+_ordered = False
+_connected = False  # a call was made, in this process or one that it was forked from
 _broken = False
 
 _members: "weakref.WeakSet[Forking]" = weakref.WeakSet()
@@ -58,16 +62,22 @@ def _in_child() -> None:
         member.after_fork_in_child()
 
 
-def connected() -> None:
-    """Note that a sender has a channel.
+def channel_made() -> None:
+    """Have members told of forks in time.
 
-    With the first one gRPC registers its handlers, and whose were registered last are
+    With the first channel gRPC registers its handlers, and whose were registered last are
     called first: a call must not be in flight when gRPC's are.
     """
-    global _connected
-    if not _connected:
-        _connected = True
+    global _ordered
+    if not _ordered:
+        _ordered = True
         os.register_at_fork(before=_before, after_in_parent=_in_parent)
+
+
+def connected() -> None:
+    """Note that a call is made."""
+    global _connected
+    _connected = True
 
 
 def broken() -> bool:

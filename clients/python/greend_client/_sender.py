@@ -29,6 +29,7 @@ USUAL_LATENESS_S = 0.25
 """The allowance that the daemon gives to all; for more it has to be asked in time."""
 
 _CUT_S = 0.2  # of the time that closing may take
+_CONNECTS_S = 0.5  # of which a fork does not get in the midst
 WAIT_S = 5.0
 """Who waits for a result looks this often whether it still can come."""
 
@@ -220,11 +221,13 @@ class Sender:
         with outbox.work:
             outbox.paused = True
             stream = outbox.stream
+        if stream is not None:
+            stream.tried.wait(_CONNECTS_S)
         outbox.inbox.ring()
         if stream is not None:
             stream.cut(_closed_error())
         if self._delivery is not None:
-            self._delivery.parked.wait(1)
+            self._delivery.parked.wait(_fork.PATIENCE_S)
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
@@ -267,7 +270,7 @@ def _forked_error() -> GreendError:
 
 def _broken_error() -> GreendError:
     return GreendError(
-        "this process was forked from one that had sent windows, and gRPC had been imported"
+        "this process was forked from one that had called the daemon, and gRPC had been imported"
         " there without GRPC_ENABLE_FORK_SUPPORT=1: set that in its environment, or import"
         " greend_client first",
         grpc.StatusCode.FAILED_PRECONDITION,

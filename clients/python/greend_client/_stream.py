@@ -3,18 +3,18 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
 
 from greend_client import _fork
-from greend_client._channel import open_channel
 from greend_client._errors import GreendError, from_rpc
 from greend_client._node import Device
 from greend_proto.v1 import metering_pb2, metering_pb2_grpc
 
 _CALL_TIMEOUT_S = 10.0
+_OVER_S = 1.0  # for gRPC to be done with a call that is cancelled
 _IN_FLIGHT = 4  # messages that are not acknowledged
 
 
@@ -23,23 +23,23 @@ class Ended(Exception):
 
 
 class Stream:
-    """A connection, used once; ``cut`` ends it, from any thread.
+    """A call of RecordWindows on ``channel``, used once; ``cut`` ends it, from any thread.
 
     ``number`` tells connections apart; ``established`` says that the daemon has answered
     on it, ``ended`` that nothing will come of it any more.
     """
 
-    def __init__(self, address: str, number: int) -> None:
+    def __init__(self, channel: grpc.Channel, address: str, number: int) -> None:
         self.number = number
         self.established = False
+        self.tried = threading.Event()  # to connect: the daemon has answered, or it ended
         self.ended = False
         self.position = 0  # number of the last event that was taken from the queue
         self.in_flight: deque[int] = deque()  # numbers of the last events of messages
         self._address = address
-        self._channel = open_channel(address)
         _fork.connected()
-        self._stub = metering_pb2_grpc.MeteringServiceStub(self._channel)
-        self._call: Any = None
+        self._stub = metering_pb2_grpc.MeteringServiceStub(channel)
+        self._calls: list[Any] = []
         self._reason: GreendError | None = None
         self._heard_s = time.monotonic()
         self._lock = threading.Lock()
@@ -55,13 +55,19 @@ class Stream:
             GreendError: It ended otherwise than after all requests.
         """
         try:
-            with self._lock:
-                if self._reason is not None:
-                    raise self._reason
-                self._call = self._stub.RecordWindows(requests)
-            yield from self._call
+            call = self._begin(lambda: self._stub.RecordWindows(requests))
+            over = threading.Event()
+            if not call.add_callback(over.set):
+                over.set()
+            try:
+                yield from call
+            finally:
+                # gRPC's threads get stuck where it is not yet over when a fork begins.
+                over.wait(_OVER_S)
         except grpc.RpcError as error:
             raise self._reason or from_rpc(error, self._address) from error
+        finally:
+            self.tried.set()
 
     def sends(self, sequence: int) -> None:
         """Note that a message is sent; ``sequence`` is the number of its last event."""
@@ -72,6 +78,7 @@ class Stream:
     def heard(self, acknowledged: int) -> None:
         """Note that the daemon has answered."""
         self.established = True
+        self.tried.set()
         self._heard_s = time.monotonic()
         while self.in_flight and self.in_flight[0] <= acknowledged:
             self.in_flight.popleft()
@@ -89,20 +96,31 @@ class Stream:
         """Return the daemon's devices. Raises Ended; then the stream ends, too."""
         request = metering_pb2.ListDevicesRequest()
         try:
-            answer = self._stub.ListDevices(request, timeout=_CALL_TIMEOUT_S)
+            answer = self._begin(
+                lambda: self._stub.ListDevices.future(request, timeout=_CALL_TIMEOUT_S)
+            ).result()
         except grpc.RpcError as error:
             self.cut(from_rpc(error, self._address))
             raise Ended from error
-        except ValueError as error:  # gRPC's answer on a channel that was closed just now
-            raise Ended from error
+        except (GreendError, grpc.FutureCancelledError, ValueError) as error:
+            raise Ended from error  # cut, or its channel closed, just now
         return [Device.from_message(device) for device in answer.devices]
+
+    def _begin(self, begin: Callable[[], Any]) -> Any:
+        """Begin a call, which `cut` will cancel; raises GreendError after that."""
+        with self._lock:
+            if self._reason is not None:
+                raise self._reason
+            call = begin()
+            self._calls.append(call)
+            return call
 
     def cut(self, reason: GreendError) -> None:
         """End it now; ``reason`` is why."""
         with self._lock:
             self._reason = self._reason or reason
-            call = self._call
-        if call is not None:
+            calls = list(self._calls)
+        for call in calls:
             call.cancel()
 
     def cut_unanswered(self) -> None:
@@ -113,7 +131,3 @@ class Stream:
                 grpc.StatusCode.DEADLINE_EXCEEDED,
             )
         )
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._channel.close()

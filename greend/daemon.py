@@ -212,6 +212,7 @@ async def _serve(
     holding = (
         asyncio.create_task(
             hold(
+                lambda: meter.looked and sessions.all_back,
                 lambda: meter.looked and sessions.caught_up,
                 lambda: active.crowded,
                 meter.release,

@@ -25,9 +25,10 @@ from greend.store.recovery import LeftBehind
 
 log = logging.getLogger(__name__)
 
-# For so long, and as long as somebody is expected, what lies in a restart may be told.
-LEAST_HOLD_S, LONGEST_HOLD_S = 2.5, 120.0
-HOLD_LOOK_S = 0.5
+# For so long, and as long as somebody is expected, what lies in a restart may be told: where
+# everybody known is back, for somebody unknown.
+LEAST_HOLD_S, LEAST_HOLD_ALL_BACK_S, LONGEST_HOLD_S = 2.5, 0.4, 120.0
+HOLD_LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,10 @@ class Recovery:
 
 
 async def hold(
-    caught_up: Callable[[], bool], crowded: Callable[[], bool], release: Callable[[], None]
+    all_back: Callable[[], bool],
+    caught_up: Callable[[], bool],
+    crowded: Callable[[], bool],
+    release: Callable[[], None],
 ) -> None:
     """Holds the step that bridges the restart open for what clients tell again (rule 9).
 
@@ -229,11 +233,17 @@ async def hold(
     it ends.
     """
     loop = asyncio.get_running_loop()
-    begun_s = loop.time()
-    await asyncio.sleep(LEAST_HOLD_S)
-    while not (caught_up() or crowded()) and loop.time() - begun_s < LONGEST_HOLD_S:
+    begun_s, held_s = loop.time(), 0.0
+
+    def over() -> bool:
+        if held_s < LEAST_HOLD_S:
+            return held_s >= LEAST_HOLD_ALL_BACK_S and all_back()
+        return caught_up() or crowded() or held_s >= LONGEST_HOLD_S
+
+    while not over():
         await asyncio.sleep(HOLD_LOOK_S)
-    log.info("the time of the restart is shared out now, %.0f s later", loop.time() - begun_s)
+        held_s = loop.time() - begun_s
+    log.info("the time of the restart is shared out now, %.1f s later", held_s)
     release()
 
 

@@ -101,6 +101,7 @@ class Sessions:
         # By the digest of their secret.
         self._connected: dict[bytes, Connection] = {}
         self._away: dict[bytes, _Away] = {}
+        self._expected: set[bytes] = set()  # of the last run, whatever became of them
         self._ended = EndedSessions()
         self._abandoning: set[asyncio.Task[None]] = set()
         self._lateness_ns = 0
@@ -136,10 +137,21 @@ class Sessions:
         Their time runs from now, as it was the daemon that was away.
         """
         for one in sessions:
+            self._expected.add(one.digest)
             left_ns = run.alive_ns if one.left_ns is None else one.left_ns
             if one.left_ns is None:  # or the next run would take this one's life for theirs
                 self._keep(StoredSession(one.digest, one.acknowledged, left_ns))
             self._went(one.digest, None, one.acknowledged, 0, left_ns)
+
+    @property
+    def all_back(self) -> bool:
+        """Whether every session of the last run has told what it had; False if there was none."""
+        missing = (self._away.get(key) for key in self._expected)
+        return (
+            bool(self._expected)
+            and self.caught_up
+            and not any(away is not None and away.session is None for away in missing)
+        )
 
     @property
     def caught_up(self) -> bool:

@@ -6,6 +6,7 @@ those that load for a time, `--cycles` is the number of kills.
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,18 +27,33 @@ from tests.faults.test_bad_line import check_bad_line
 from tests.nvml_double import NvmlDouble
 
 Part = Callable[[Console, float, int], str]
-EVERY_S = 60.0
+# Of the log of a daemon whose part failed, so many lines of these levels are shown.
+TROUBLES = ("WARNING", "ERROR", "CRITICAL")
+LAST_LINES = 40
 
 
 @contextmanager
-def loaded_host() -> Iterator[Host]:
-    """Two A100s and a daemon."""
-    with (
-        tempfile.TemporaryDirectory(prefix="greend-", dir="/tmp") as path,
-        NvmlDouble(Path(path), ["a100", "a100"]) as double,
-        host(Daemon(Path(path), os.environ | double.environment), double) as running,
-    ):
-        yield running
+def loaded_host(console: Console) -> Iterator[Host]:
+    """Two A100s and a daemon. What they leave is kept if the part fails."""
+    path = Path(tempfile.mkdtemp(prefix="greend-", dir="/tmp"))
+    try:
+        with (
+            NvmlDouble(path, ["a100", "a100"]) as double,
+            host(Daemon(path, os.environ | double.environment), double) as running,
+        ):
+            yield running
+    except BaseException:
+        console.print(f"  kept: {path} (greend.db, daemon.log, client*.journal)")
+        for line in _troubles(path / "daemon.log"):
+            console.print(f"  {line}", markup=False)
+        raise
+    shutil.rmtree(path)
+
+
+def _troubles(log: Path) -> list[str]:
+    """The last lines of a daemon's log that are more than information."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return [line for line in lines if any(level in line for level in TROUBLES)][-LAST_LINES:]
 
 
 def kills(console: Console, minutes: float, cycles: int) -> str:
@@ -47,9 +63,11 @@ def kills(console: Console, minutes: float, cycles: int) -> str:
         if cycle % 25 == 0:
             console.print(f"  {cycle} of {cycles}: {seen}")
 
-    with loaded_host() as running:
-        seen = kill_again_and_again(running, cycles, random.randrange(2**32), progress)
-    assert max(seen.restarts_s) <= RESTART_S, f"too slow: {seen}"
+    seed = random.randrange(2**32)
+    console.print(f"  seed {seed}")
+    with loaded_host(console) as running:
+        seen = kill_again_and_again(running, cycles, seed, progress)
+        assert max(seen.restarts_s) <= RESTART_S, f"too slow: {seen}"
     return str(seen)
 
 
@@ -57,13 +75,13 @@ def line(console: Console, minutes: float, cycles: int) -> str:
     """Connections are cut, slow, half-closed and repeated."""
     seed = random.randrange(2**32)
     console.print(f"  seed {seed}")
-    with loaded_host() as running:
+    with loaded_host(console) as running:
         return check_bad_line(running, minutes * 60, seed)
 
 
 def steady(console: Console, minutes: float, cycles: int) -> str:
     """1000 windows/s: the memory of daemon and client."""
-    with loaded_host() as running:
+    with loaded_host(console) as running:
         watched = Steady(running, minutes * 60)
         watched.watch(lambda words: console.print(f"  {words}"))
         count = watched.end()

@@ -159,7 +159,7 @@ async def _serve(
         events_per_s=settings.metering.most_events_per_s,
     )
     if left.run is not None and recovery.bridging:
-        sessions.expect(left.sessions, left.run)
+        sessions.expect(left.sessions, left.run, left.refusals)
     listener.connect(meter, pulse)
     query = Query(reader, registry, windows.current, meter.flush)
     pruner = Pruner(

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from greend.metering.session import Refused
+from greend.metering.refusals import Refused
 
 MOST_ENDED = 10_000
 # Of all of them together; of the oldest only the number is kept then.

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from greend.metering import checks
 from greend.metering.active import ActiveWindows, already_final
 from greend.metering.events import Change, Event, FirstToken, Iteration, PhaseBegin, Stop, Weight
 from greend.metering.kept import KeptEvent, KeptIteration, KeptWeight, encode
+from greend.metering.refusals import MOST_REFUSALS, Refusals, Refused, to_kept
 from greend.metering.starts import WindowStart, check_same
 from greend.metering.windows import ActiveWindow, check_token, token_digest
 from greend.model import Usage, Window
@@ -27,20 +28,12 @@ LARGEST_BATCH = 10_000
 LARGEST_SEQUENCE = 2**63 - 1
 # Of a large batch, so much is done before others are let in.
 LONGEST_TURN_S = 0.02
-# Final windows and refusals that wait for a client to take them, or to come back.
+# Final windows that wait for a client to take them, or to come back.
 LONGEST_BACKLOG = 10_000
 
 
 # Windows that the store was asked for; None: it has none.
 Known = dict[str, Window | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """An event that was refused, and why."""
-
-    sequence: int
-    error: GreendError
 
 
 @dataclass(slots=True)
@@ -63,7 +56,7 @@ class Session:
     ) -> None:
         self.acknowledged = 0
         self.lost_windows = 0  # that its client gave up
-        self.refusals: deque[Refused] = deque(maxlen=LONGEST_BACKLOG)
+        self.refusals: deque[Refused] = deque(maxlen=MOST_REFUSALS)
         self.finals: deque[Window] = deque(maxlen=LONGEST_BACKLOG)
         self.news = asyncio.Event()
         self.digest = token_digest(token)
@@ -75,7 +68,7 @@ class Session:
         self._taken = 0
         self._unsaved: dict[str, _Unsaved] = {}
         # Of what was taken, as it may be said again by a client that missed the answer.
-        self._refused: OrderedDict[int, Refused] = OrderedDict()
+        self._refused = Refusals()
         # Of what was taken, what the store has to be asked about, and why.
         self._later: list[tuple[Event, GreendError | None]] = []
         # Of these nothing is in a window's row.
@@ -95,15 +88,24 @@ class Session:
         await asyncio.shield(asyncio.ensure_future(self._take(events)))
 
     def go_on(self, acknowledged: int, refusals: Iterable[Refused] = ()) -> None:
-        """Goes on with a session that was over, or of the last run."""
+        """Goes on with a session that was over, or of the last run; `refusals` are stored."""
         self.acknowledged = self._taken = acknowledged
-        self._refused.update((refused.sequence, refused) for refused in refusals)
+        self._refused = Refusals(refusals)
         for active in self._active.of_session(self.digest):
             active.on_final = self.final
 
     def refused(self) -> list[Refused]:
         """What was refused, the newest last, as it may be told again."""
-        return list(self._refused.values())
+        return self._refused.all()
+
+    def tell_again(self) -> None:
+        """There is a new stream: what was refused may have been lost with the one before."""
+        self.refusals.clear()
+        self.refusals.extend(self._refused.unheard())
+
+    def heard(self, sequence: int) -> None:
+        """The client has heard the acknowledgement of all up to this number."""
+        self._refused.heard(min(sequence, self.acknowledged))
 
     def final(self, window: Window) -> None:
         """A window of this session is final."""
@@ -255,13 +257,12 @@ class Session:
     def _refuse(self, event: Event, error: GreendError) -> None:
         # Anew: the one that was raised holds on to the calls, and all events of their batches.
         told = type(error)(str(error))
-        refused = self._refused[event.sequence] = Refused(event.sequence, told)
+        refused = Refused(event.sequence, told)
+        self._refused.add(refused)
         self.refusals.append(refused)
-        if len(self._refused) > LONGEST_BACKLOG:
-            self._refused.popitem(last=False)
 
     def _answer_again(self, event: Event) -> None:
-        refused = self._refused.get(event.sequence)
+        refused = self._refused.find(event.sequence)
         if refused is not None:
             self.refusals.append(refused)
 
@@ -269,17 +270,19 @@ class Session:
 
     async def _commit(self, taken: int) -> None:
         """One write for all; what cannot be written is kept for the next time."""
-        if not self._unsaved and taken == self.acknowledged:
+        if not (self._unsaved or self._refused.unsaved) and taken == self.acknowledged:
             return
         new: list[Window] = []
         changed: list[Window] = []
         for item in self._unsaved.values():
             is_new = item.start is not None and not item.active.stored and not item.active.final
             (new if is_new else changed).append(item.active.as_stored())
-        told = Told(StoredSession(self.digest, taken), self._events)
+        news = refused, heard = self._refused.news()
+        told = Told(StoredSession(self.digest, taken), self._events, to_kept(refused), heard)
         there = await asyncio.wrap_future(self._writer.insert(new, changed, told))
         saved, self._unsaved = self._unsaved, {}
         self._events = []
+        self._refused.saved(news)
         elsewhere: list[tuple[Event, GreendError | None]] = []
         for window_id, item in saved.items():
             if window_id in there and not item.active.stored and item.start is not None:
@@ -288,6 +291,8 @@ class Session:
             item.active.stored = True
         if elsewhere:
             await self._settle(elsewhere)
+            if self._refused.unsaved:
+                await self._commit(taken)
 
 
 def _named(event: Event) -> Iterator[str]:

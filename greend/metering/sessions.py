@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from greend.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from greend.metering.active import ActiveWindows
 from greend.metering.allowance import Allowance
 from greend.metering.ended import Ended, EndedSessions
+from greend.metering.refusals import from_kept, to_kept
 from greend.metering.session import LONGEST_TURN_S, Session
 from greend.metering.windows import ActiveWindow, token_digest
 from greend.model import NS_PER_S, Window
@@ -55,6 +56,8 @@ class Connection:
     # The last event that the client had to tell when it came.
     last_sequence: int = 0
     current: bool = True
+    # The client has told something on it.
+    told: bool = False
     # The client said that nothing more will come.
     closed: bool = False
 
@@ -63,11 +66,11 @@ class Connection:
 class _Away:
     """A session whose connection was lost at `left_ns`; it is over when `going` is due.
 
-    `session` is None for one of the last run, of which only this is known.
+    `session` is None for one of the last run, of which only `known` is.
     """
 
     session: Session | None
-    acknowledged: int
+    known: Ended
     lateness_ns: int
     left_ns: int
     going: asyncio.TimerHandle
@@ -123,6 +126,7 @@ class Sessions:
         allowance = Allowance(self._events_per_s, time.monotonic())
         connection = Connection(session, lateness_ns, allowance, opening.last_sequence)
         self._connected[key] = connection
+        session.tell_again()
         self._keep(StoredSession(key, session.acknowledged))
         self._lateness_changed()
         try:
@@ -131,17 +135,24 @@ class Sessions:
             if connection.current:
                 self._left(key, connection)
 
-    def expect(self, sessions: Iterable[StoredSession], run: Run) -> None:
+    def expect(
+        self,
+        sessions: Iterable[StoredSession],
+        run: Run,
+        refusals: Mapping[bytes, Sequence[tuple[int, bytes]]],
+    ) -> None:
         """Sessions of the last run, which may come back as if their connections were lost.
 
-        Their time runs from now, as it was the daemon that was away.
+        Their time runs from now, as it was the daemon that was away. `refusals` are by
+        their digests, as they were stored.
         """
         for one in sessions:
             self._expected.add(one.digest)
             left_ns = run.alive_ns if one.left_ns is None else one.left_ns
             if one.left_ns is None:  # or the next run would take this one's life for theirs
                 self._keep(StoredSession(one.digest, one.acknowledged, left_ns))
-            self._went(one.digest, None, one.acknowledged, 0, left_ns)
+            refused = from_kept(refusals.get(one.digest, ()))
+            self._went(one.digest, None, Ended(one.acknowledged, refused), 0, left_ns)
 
     @property
     def all_back(self) -> bool:
@@ -192,10 +203,13 @@ class Sessions:
                 f" (one that is cut counts for {AWAY_S:g} s), or allow more ([metering]"
                 " most_sessions)"
             )
-        ended = self._ended.take(key) if away is None else Ended(away.acknowledged)
         session = Session(token, self._active, self._writer, self._reader)
-        if ended is not None:
-            session.go_on(ended.acknowledged, ended.refusals)
+        known = self._ended.take(key) if away is None else away.known
+        if known is not None:
+            session.go_on(known.acknowledged, known.refusals)
+        if known is not None and away is None:  # it was over: the store knows nothing of it
+            told = StoredSession(key, known.acknowledged)
+            self._writer.write(kept=Told(told, refusals=to_kept(known.refusals)))
         return session
 
     def _left(self, key: bytes, connection: Connection) -> None:
@@ -204,23 +218,24 @@ class Sessions:
         if connection.closed:
             self._end(key, Ended(session.acknowledged, session.refused()), now_ns)
         else:
-            self._went(key, session, session.acknowledged, connection.lateness_ns, now_ns)
+            known = Ended(session.acknowledged)
+            self._went(key, session, known, connection.lateness_ns, now_ns)
             self._keep(StoredSession(key, session.acknowledged, now_ns))
 
     def _went(
         self,
         key: bytes,
         session: Session | None,
-        acknowledged: int,
+        known: Ended,
         lateness_ns: int,
         left_ns: int,
     ) -> None:
         going = asyncio.get_running_loop().call_later(AWAY_S, self._gone, key)
-        self._away[key] = _Away(session, acknowledged, lateness_ns, left_ns, going)
+        self._away[key] = _Away(session, known, lateness_ns, left_ns, going)
 
     def _gone(self, key: bytes) -> None:
         away = self._away.pop(key)
-        ended = Ended(away.acknowledged)
+        ended = away.known
         if away.session is not None:
             # What was told last may have been committed since.
             ended = Ended(away.session.acknowledged, away.session.refused())

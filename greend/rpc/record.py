@@ -51,7 +51,10 @@ async def record(
     ) as connection:
         session = connection.session
         sessions.gave_up(session, first.lost_windows)
-        yield pb.RecordWindowsResponse(acknowledged_sequence=session.acknowledged)
+        news = _news(session, 0)
+        yield news
+        if session.refusals:
+            session.news.set()
         reading = asyncio.create_task(_read(sessions, connection, opening.session_token, requests))
         reading.add_done_callback(lambda _: session.news.set())
         try:
@@ -60,7 +63,8 @@ async def record(
                 session.news.clear()
                 ended = reading.done()
                 while connection.current:
-                    yield _news(session)
+                    news = _news(session, news.acknowledged_sequence)
+                    yield news
                     if not session.finals and not session.refusals:
                         break
                 if ended:
@@ -96,6 +100,10 @@ async def _take(connection: Connection, token: str, batch: pb.EventBatch) -> Non
     Whoever tells too many a second is not read from: its own flow control holds it up.
     """
     check_count(len(batch.events))
+    if batch.events and not connection.told:
+        # A stream begins with what its client has not heard the acknowledgement of.
+        connection.told = True
+        connection.session.heard(batch.events[0].sequence - 1)
     for begin in range(0, len(batch.events), AT_ONCE):
         part = batch.events[begin : begin + AT_ONCE]
         await connection.session.take([_event(event, token) for event in part])
@@ -104,14 +112,17 @@ async def _take(connection: Connection, token: str, batch: pb.EventBatch) -> Non
             await asyncio.sleep(wait_s)
 
 
-def _news(session: Session) -> pb.RecordWindowsResponse:
-    news = pb.RecordWindowsResponse(acknowledged_sequence=session.acknowledged)
+def _news(session: Session, acknowledged: int) -> pb.RecordWindowsResponse:
+    """What is new since `acknowledged` was told on the stream."""
+    news = pb.RecordWindowsResponse()
     for window in _some(session.finals):
         news.windows.add(**convert.window_fields(window))
     for refused in _some(session.refusals):
         news.refusals.add(
             sequence=refused.sequence, code=code_of(refused.error), message=str(refused.error)
         )
+    # A client forgets what is acknowledged: it hears of every refusal before.
+    news.acknowledged_sequence = acknowledged if session.refusals else session.acknowledged
     return news
 
 

@@ -5,12 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, select
 
 from greend.model import Window, WindowState
 from greend.store.engine import reading
 from greend.store.records import row_to_window
-from greend.store.schema import AnchorRow, ClaimRow, EventRow, RunRow, SessionRow, WindowRow
+from greend.store.schema import (
+    AnchorRow,
+    ClaimRow,
+    EventRow,
+    RefusalRow,
+    RunRow,
+    SessionRow,
+    WindowRow,
+)
 
 
 class Run(NamedTuple):
@@ -61,16 +69,28 @@ class Checkpoint:
 @dataclass(frozen=True, slots=True)
 class Told:
     """What a session told that is in no window's row: how much of all is committed, and
-    events, each with the instant until which steps may be shared by it."""
+    events, each with the instant until which steps may be shared by it.
+
+    `refusals` are by number; those up to `heard` are forgotten.
+    """
 
     session: StoredSession
     events: Sequence[tuple[int, bytes]] = ()
+    refusals: Sequence[tuple[int, bytes]] = ()
+    heard: int = 0
 
     def write(self, driver: sqlite3.Connection) -> None:
         """Within a transaction of the caller's."""
         driver.execute(_SESSION, self.session)
         if self.events:
             driver.executemany("insert into events (until_ns, body) values (?, ?)", self.events)
+        digest = self.session.digest
+        if self.refusals:
+            driver.executemany(_REFUSAL, [(digest, *refusal) for refusal in self.refusals])
+        if self.heard:
+            driver.execute(
+                "delete from refusals where digest = ? and sequence <= ?", (digest, self.heard)
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +101,8 @@ class SessionOver:
 
     def write(self, driver: sqlite3.Connection) -> None:
         """Within a transaction of the caller's."""
-        driver.execute("delete from sessions where digest = ?", (self.digest,))
+        for table in ("sessions", "refusals"):
+            driver.execute(f"delete from {table} where digest = ?", (self.digest,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +113,7 @@ class Forgotten:
 
     def write(self, driver: sqlite3.Connection) -> None:
         """Within a transaction of the caller's."""
-        for table in ("anchors", "claims", "sessions", "events", "runs"):
+        for table in ("anchors", "claims", "sessions", "refusals", "events", "runs"):
             driver.execute(f"delete from {table}")
         driver.execute(_RUN, self.run)
 
@@ -110,6 +131,7 @@ class LeftBehind:
     anchors: Mapping[str, bytes]
     claims: Mapping[tuple[str, str], bytes]
     sessions: Sequence[StoredSession]
+    refusals: Mapping[bytes, Sequence[tuple[int, bytes]]]
     events: Sequence[bytes]
 
     @property
@@ -144,8 +166,18 @@ def left_behind(engine: Engine) -> LeftBehind:
                     select(SessionRow.digest, SessionRow.acknowledged, SessionRow.left_ns)
                 )
             ],
+            refusals=_refusals(connection),
             events=list(connection.execute(select(EventRow.body).order_by(EventRow.id)).scalars()),
         )
+
+
+def _refusals(connection: Connection) -> Mapping[bytes, Sequence[tuple[int, bytes]]]:
+    """By the session's digest, in the order of their numbers."""
+    refusals: dict[bytes, list[tuple[int, bytes]]] = {}
+    columns = RefusalRow.digest, RefusalRow.sequence, RefusalRow.body
+    for digest, sequence, body in connection.execute(select(*columns).order_by(*columns[:2])):
+        refusals.setdefault(digest, []).append((sequence, body))
+    return refusals
 
 
 _ANCHOR = (
@@ -159,6 +191,10 @@ _CLAIM = (
 _RUN = (
     "insert into runs (id, boot_id, alive_ns) values (1, ?, ?)"
     " on conflict (id) do update set boot_id = excluded.boot_id, alive_ns = excluded.alive_ns"
+)
+_REFUSAL = (
+    "insert into refusals (digest, sequence, body) values (?, ?, ?)"
+    " on conflict (digest, sequence) do update set body = excluded.body"
 )
 _SESSION = (
     "insert into sessions (digest, acknowledged, left_ns) values (?, ?, ?)"

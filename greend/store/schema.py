@@ -129,6 +129,18 @@ class SessionRow(Base):
     left_ns: Mapped[int | None]
 
 
+class RefusalRow(Base):
+    """An event of a session that was refused, and not yet known to be heard of, in the
+    metering's own form."""
+
+    __tablename__ = "refusals"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
+
+    digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+
+
 class EventRow(Base):
     """A weight or an iteration that steps may still be shared by, until that instant."""
 

@@ -407,6 +407,24 @@ def test_too_many_phases(stream: Stream) -> None:
     assert [phase.name for phase in window.phases] == [f"p{n}" for n in range(64)]
 
 
+def test_nothing_is_acknowledged_before_its_refusal_is_told(host: Metered) -> None:
+    """They are more than go into a message."""
+    token, count = uuid.uuid4().hex, 450
+
+    def hear(stream: Stream) -> None:
+        while stream.acknowledged < count:
+            assert stream.refusals.keys() >= set(range(1, stream.acknowledged + 1))
+            stream.read()
+        assert stream.refusals.keys() == set(range(1, count + 1))
+
+    stream = Stream(host.stub, session_token=token)
+    stream.send(*numbered([end(0, now_ns(), new_id()) for _ in range(count)], 1))
+    hear(stream)
+    stream.cut()
+    with new_session(host.stub, token) as again:
+        hear(again)
+
+
 def test_too_many_members(stream: Stream) -> None:
     ids = [f"01970000-0000-7000-8000-{n:012d}" for n in range(10_001)]
     at = now_ns()

@@ -186,6 +186,30 @@ def test_a_second_kill_is_no_sign_of_life_of_a_session(metered: Metered) -> None
     assert left["left_ns"] <= killed
 
 
+def test_a_refusal_outlives_a_kill_until_its_client_has_heard_of_it(metered: Metered) -> None:
+    """Its number is acknowledged: a client would believe that the event was taken."""
+    token = uuid.uuid4().hex
+    stream = Stream(metered.stub, session_token=token)
+    code, message = stream.refused(begin(1, now_ns(), new_id()), end(2, now_ns(), new_id()))
+    metered.daemon.stop(signal.SIGKILL)
+    metered.daemon.start()
+    with metered.daemon.stub() as stub:
+        # As one that heard nothing: it has both events to tell.
+        again = Stream(stub, session_token=token)
+        assert again.acknowledged == 2
+        assert again.refusals == {2: (code, message)}
+        again.cut()
+        # As one that heard all: it goes on behind them.
+        again = Stream(stub, session_token=token)
+        assert again.refusals == {2: (code, message)}, "nobody knows yet that it was heard"
+        again.tell(begin(3, now_ns(), new_id()))
+    metered.daemon.stop(signal.SIGKILL)
+    metered.daemon.start()
+    with metered.daemon.stub() as stub, session(stub, token) as last:
+        assert last.acknowledged == 3
+        assert last.refusals == {}
+
+
 def test_a_device_that_is_gone_after_a_restart_makes_windows_partial() -> None:
     with daemon("--simulate", "h100x2", devices=2) as running:
         with running.stub() as stub:

@@ -85,7 +85,7 @@ async def host(directory: Path, lateness_s: float, begin_ns: int = 0) -> AsyncIt
     meter = Meter(MeterSettings(), _NoPace(), saver, active, registry, clock=clock, boot_id=BOOT)
     sessions = Sessions(active, writer, StoreReader(engine), set_lateness=meter.set_lateness)
     if left.run is not None:
-        sessions.expect(left.sessions, left.run)
+        sessions.expect(left.sessions, left.run, left.refusals)
     meter.found(GPU)
     async with sessions.connect(Opening(TOKEN, "", lateness_s, 0, 0)) as connection:
         yield Host(time, meter, connection.session, writer)

@@ -153,6 +153,26 @@ def test_a_fork_with_calls_in_flight_hangs_nobody(address: str, daemon: MemoryDa
     assert logged == ""
 
 
+def test_a_watch_goes_on_after_a_fork_and_is_closed_in_the_child(address: str) -> None:
+    program = """
+        import os, sys, greend_client
+        client = greend_client.Client(sys.argv[1])
+        watch = client.watch_samples()
+        next(watch)
+        child = os.fork()
+        if child == 0:
+            try:
+                next(watch)
+            except greend_client.GreendError as error:
+                print(error.code, flush=True)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        print(bool(next(watch).device))
+    """
+    printed, _ = run(program, address)
+    assert printed.split() == ["StatusCode.FAILED_PRECONDITION", "True"]
+
+
 EARLIER = """
     import os, sys, time, grpc, greend_client
     client = greend_client.Client(sys.argv[1])

@@ -69,3 +69,11 @@ def unreachable(address: str, *, control: bool = False) -> GreendError:
 def code_of(error: grpc.RpcError) -> grpc.StatusCode:
     """Return the status code of an RPC's error; UNKNOWN where it has none."""
     return error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
+
+
+def forked_error() -> GreendError:
+    """Return the error of a client that did not come along."""
+    return GreendError(
+        "the client was made before this process was forked: make one in the child",
+        grpc.StatusCode.FAILED_PRECONDITION,
+    )

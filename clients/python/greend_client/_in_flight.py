@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from greend_client import _fork
+from greend_client._errors import forked_error
 
 
 class InFlight:
@@ -21,16 +22,21 @@ class InFlight:
 
     def __init__(self) -> None:
         self._change = threading.Condition()
-        self._forking = False
+        self._forking = self._forked = False
         self._inside = 0
         self._calls: weakref.WeakSet[Any] = weakref.WeakSet()
         _fork.register(self)
 
     @contextmanager
     def call(self, begin: Callable[[], Any]) -> Iterator[Any]:
-        """A call to wait for: the one that ``begin`` makes, or has made before."""
+        """A call to wait for: the one that ``begin`` makes, or has made before.
+
+        Raises GreendError in a child that was forked since.
+        """
         with self._change:
             self._change.wait_for(lambda: not self._forking)
+            if self._forked:
+                raise forked_error()
             _fork.connected()
             call = begin()
             self._calls.add(call)
@@ -83,7 +89,7 @@ class InFlight:
             self._change.notify_all()
 
     def after_fork_in_child(self) -> None:
-        """Nobody came along who waited for a call."""
+        """Neither calls nor the channel came along: a client of its own is what it needs."""
         self._change = threading.Condition()
-        self._forking = False
+        self._forking, self._forked = False, True
         self._inside = 0

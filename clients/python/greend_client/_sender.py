@@ -15,7 +15,7 @@ import grpc
 
 from greend_client import _fork
 from greend_client._delivery import ANSWER_S, Delivery
-from greend_client._errors import GreendError, ResultUnavailable
+from greend_client._errors import GreendError, ResultUnavailable, forked_error
 from greend_client._outbox import Outbox
 from greend_client._record import Happening, Record
 from greend_client._stats import Stats
@@ -241,7 +241,7 @@ class Sender:
 
         The child's windows are lost, with one warning; a client of its own is what it needs.
         """
-        before, error = self._outbox, _forked_error()
+        before, error = self._outbox, forked_error()
         self._delivery = None
         self._make_outbox(before.events.capacity)
         self._outbox.ended = error
@@ -259,13 +259,6 @@ def not_final(record: Record, timeout: float | None) -> ResultUnavailable:
 
 def _closed_error() -> GreendError:
     return GreendError("the client was closed before", grpc.StatusCode.CANCELLED)
-
-
-def _forked_error() -> GreendError:
-    return GreendError(
-        "the client was made before this process was forked: make one in the child",
-        grpc.StatusCode.FAILED_PRECONDITION,
-    )
 
 
 def _broken_error() -> GreendError:

@@ -19,7 +19,7 @@ class Watch(Iterator[Item], Generic[Item]):
     Iterate over it. The iteration ends where it was closed, from any thread, or
     its client was. Ctrl-C while it waits ends the feed on its way through; as a
     context manager it is closed however its block is left. Where the process forks, it
-    misses what the daemon tells meanwhile, and goes on; in the child it ends.
+    misses what the daemon tells meanwhile, and goes on; the child's raises.
 
     Raises:
         GreendError: In the iteration: the daemon's error, or UNAVAILABLE where it
@@ -40,23 +40,18 @@ class Watch(Iterator[Item], Generic[Item]):
         self._open_call = open_call
         self._in_flight = in_flight
         self._ended = threading.Event()
-        try:
-            with in_flight.call(open_call) as call:
-                self._call = call
-        except ValueError as error:  # gRPC's answer on a closed channel
-            raise GreendError("the client was closed", grpc.StatusCode.CANCELLED) from error
+        with in_flight.call(self._open) as call:
+            self._call = call
 
     def __next__(self) -> Item:
         if self._ended.is_set():
             raise StopIteration
         try:
             return self._convert(self._next())
-        except (grpc.RpcError, ValueError) as error:
+        except grpc.RpcError as error:
             if self._ended.is_set() or self._client_closed():
                 raise StopIteration from None
             self.close()
-            if isinstance(error, ValueError):
-                raise
             raise self._told(error) from error
         except BaseException:
             self.close()
@@ -74,7 +69,13 @@ class Watch(Iterator[Item], Generic[Item]):
     def _begun(self) -> Any:
         """The call; another one where a fork cancelled it."""
         cut = self._in_flight.cut(self._call) and not self._ended.is_set()
-        return self._open_call() if cut else self._call
+        return self._open() if cut else self._call
+
+    def _open(self) -> Any:
+        try:
+            return self._open_call()
+        except ValueError as error:  # gRPC's answer on a closed channel
+            raise GreendError("the client was closed", grpc.StatusCode.CANCELLED) from error
 
     def close(self) -> None:
         """End the feed. May be repeated."""
